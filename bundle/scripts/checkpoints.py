@@ -1,0 +1,207 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Saving and loading: atomic, tensors and plain containers only, complete or refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.engines import Workflow
+from torch import nn
+
+from .errors import InputError
+
+CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """
+    Write a file completely or not at all: to a temporary name, flushed to the disk, then renamed.
+
+    Args:
+        content: tensors and plain containers.
+        path: destination; what it holds stays until the new content is complete.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error}); the previous one is kept: free or change output_dir"
+        ) from error
+
+
+def load_file(path: str | Path) -> Any:
+    """
+    Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
+
+    Raises:
+        InputError: when it is missing, damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """
+    Load weights that must cover a module exactly.
+
+    Args:
+        module: to be filled.
+        weights: state dictionary.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
+    """
+    wanted = module.state_dict()
+    problems = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [n for n in wanted if n in weights and weights[n].shape != wanted[n].shape],
+    }
+    if any(problems.values()):
+        shown = "; ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in problems.items() if names)
+        raise InputError(
+            f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
+        )
+    module.load_state_dict(weights)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random number generator, as tensors and plain containers."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Undo everything drawn since :func:`random_state` gave ``state``."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def prepare_output(output_dir: str, resume: bool = False) -> None:
+    """
+    Make the output folder, before anything expensive starts.
+
+    Args:
+        output_dir: folder of the run.
+        resume: whether a run found there is to go on.
+
+    Raises:
+        InputError: when the folder cannot be written, or holds a run that would be overwritten.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write_test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"output_dir {folder} cannot be written ({error.strerror}): pass another --output_dir"
+        ) from error
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise InputError(
+            f"output_dir {folder} already holds a run: pass --resume true to go on, or another --output_dir"
+        )
+
+
+class TrainingState:
+    """
+    Handler that keeps two files: ``checkpoint.pt`` with everything needed to go on exactly (after every epoch) and
+    ``model.pt``, the network's plain state dictionary at the best validation.
+
+    Args:
+        folder: where to.
+        network: whose weights are kept.
+        optimizer: its state goes on too.
+        lr_scheduler: its state goes on too.
+        evaluator: the MONAI evaluator whose key metric says which network is best.
+        resume: load ``checkpoint.pt`` when training starts; a fresh start where there is none.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        evaluator: Workflow,
+        resume: bool = False,
+    ) -> None:
+        self.folder, self.network, self.evaluator, self.resume = Path(folder), network, evaluator, resume
+        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer, after the handlers that validate and step the schedule."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Workflow) -> None:
+        """Restore everything from ``checkpoint.pt``, where asked for and there."""
+        path = self.folder / CHECKPOINT
+        if not self.resume or not path.exists():
+            return
+        state = load_file(path)
+        load_weights(self.network, state["network"], path)
+        for name, item in self.stateful.items():
+            item.load_state_dict(state[name])
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["epoch"] * engine.state.epoch_length
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
+        restore_random_state(state["random_state"])
+        engine.logger.info(f"Resumed from {path} after epoch {state['epoch']}")
+
+    def save(self, engine: Workflow) -> None:
+        """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""
+        weights, best = self.network.state_dict(), self.evaluator.state
+        if best.best_metric_epoch == engine.state.epoch:
+            save_atomically(weights, self.folder / MODEL)
+        content = {
+            "network": weights,
+            **{name: item.state_dict() for name, item in self.stateful.items()},
+            "epoch": engine.state.epoch,
+            "best": [best.best_metric, best.best_metric_epoch],
+            "random_state": random_state(),
+        }
+        save_atomically(content, self.folder / CHECKPOINT)

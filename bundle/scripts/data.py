@@ -1,0 +1,307 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Scans of a folder: find them, check them, split them by subject, cache what is prepared of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import CacheDataset, PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import LoadImage, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from .errors import InputError
+
+VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SubjectKey = str | Callable[[str], Any] | None
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    if path.suffix or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Volume files, and folders that hold a DICOM series, in alphabetical order."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+        volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
+        found += volumes
+        if not volumes and any(_is_dicom(path) for path in files):
+            found.append(Path(root))
+    return sorted(found)
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """The ``training`` entries of the folder's dataset.json, with full paths."""
+    description = folder / "dataset.json"
+    try:
+        entries = json.loads(description.read_text(encoding="utf-8"))["training"]
+        items = [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
+        for item in items:
+            item["image"] = str(folder / item["image"])
+            label = folder / str(item.pop("label", ""))
+            if label.is_file():
+                item["label"] = str(label)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{description}: no data list with a 'training' list of images ({error}); correct it, or remove it to use "
+            "every scan below the folder"
+        ) from error
+    return items
+
+
+def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
+    name = os.path.relpath(item["image"], folder)
+    if key is None:
+        return name
+    if callable(key):
+        return str(key(name))
+    if key in item:
+        return str(item[key])
+    match = re.search(key, name)
+    if match is None:
+        raise InputError(
+            f"{item['image']}: subject_key '{key}' is neither a column of dataset.json nor a regular expression "
+            "found in this path"
+        )
+    return match.group(1) if match.groups() else match.group(0)
+
+
+@cache
+def _loader() -> LoadImage:
+    return LoadImage(image_only=True, ensure_channel_first=True)
+
+
+def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4) -> str | None:
+    """
+    What makes a scan unusable.
+
+    Args:
+        path: a volume file or the folder of a DICOM series.
+        spatial_dims: 2 or 3.
+        min_size: voxels that each axis must have.
+
+    Returns:
+        the problem and its remedy; None for a usable scan.
+    """
+    if not os.path.exists(path):
+        return "does not exist; correct dataset.json"
+    try:
+        image = np.asarray(_loader()(path))
+    except Exception as error:  # a damaged file may raise anything, from any reader
+        reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
+        return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
+    channels, size = image.shape[0], image.shape[1:]
+    if channels != 1:
+        return f"holds {channels} volumes or colours; store one scan a file"
+    while len(size) > spatial_dims and size[-1] == 1:
+        size = size[:-1]
+    if len(size) != spatial_dims or min(size) < min_size:
+        shown = " x ".join(str(n) for n in size)
+        return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
+    if not np.isfinite(image).all():
+        return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
+    if image.min() == image.max():
+        return f"is constant (every voxel is {image.flat[0]:g}); remove it"
+    return None
+
+
+def _stamp(path: str) -> list[int]:
+    """Size and time of change of a file, or of a folder's newest change."""
+    state = os.stat(path)
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _check_all(
+    paths: Sequence[str], spatial_dims: int, min_size: int, record: Path | None, workers: int
+) -> dict[str, str]:
+    """Problems by path. What was found good is remembered in ``record`` by path, size and time of change."""
+    known: dict[str, list] = {}
+    if record is not None and record.is_file():
+        known = json.loads(record.read_text(encoding="utf-8"))
+
+    def stamp(path: str) -> list[int]:
+        return [*_stamp(path), spatial_dims, min_size]
+
+    unknown = [path for path in paths if not os.path.exists(path) or known.get(path) != stamp(path)]
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda path: check_scan(path, spatial_dims, min_size), unknown)
+        found = dict(zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True))
+    problems = {path: problem for path, problem in found.items() if problem is not None}
+    if record is not None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        good = {path: stamp(path) for path in paths if path not in problems}
+        record.write_text(json.dumps(good, indent=1), encoding="utf-8")
+    return problems
+
+
+def find_scans(
+    dataset_dir: str,
+    subject_key: SubjectKey = None,
+    skip_bad: bool = False,
+    spatial_dims: int = 3,
+    min_size: int = 4,
+    cache_dir: str | None = None,
+    workers: int = 2,
+) -> list[dict[str, Any]]:
+    """
+    The usable scans of a folder. With a ``dataset.json`` (Medical Segmentation Decathlon) its ``training`` images, else
+    every NIfTI, NRRD and MetaImage file and every DICOM series (one folder each) below the folder.
+
+    Args:
+        dataset_dir: the folder.
+        subject_key: what tells subjects apart: a column of dataset.json, a regular expression searched in the path
+            relative to the folder (its first group, or the whole match), or a function of that path; None takes every
+            scan for a subject of its own.
+        skip_bad: leave unusable scans out instead of refusing.
+        spatial_dims: 2 or 3.
+        min_size: voxels that each axis of a scan must have.
+        cache_dir: where to remember which scans were found good; None checks all of them each time.
+        workers: threads that read scans.
+
+    Returns:
+        dictionaries with ``image`` (path), ``subject`` and, where dataset.json names an existing one, ``label`` (path).
+
+    Raises:
+        InputError: listing every unusable scan; for a missing or empty folder; for fewer than two subjects.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise InputError(
+            f"dataset_dir {folder} does not exist or is not a folder: pass --dataset_dir <folder of scans>"
+        )
+    items = _listed(folder) if (folder / "dataset.json").is_file() else [{"image": str(p)} for p in _walk(folder)]
+    if not items:
+        raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
+    record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
+    problems = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
+    if problems:
+        lines = [f"{path} {problem}" for path, problem in problems.items()]
+        if not skip_bad:
+            raise InputError(
+                "\n  ".join(
+                    [f"{len(lines)} of {len(items)} scans cannot be used (--skip_bad true leaves them out):", *lines]
+                )
+            )
+        print("\n  ".join([f"left out {len(lines)} of {len(items)} scans:", *lines]), flush=True)
+    usable = [item for item in items if item["image"] not in problems]
+    scans = [
+        {key: item[key] for key in ("image", "label") if key in item} | {"subject": _subject(item, folder, subject_key)}
+        for item in usable
+    ]
+    subjects = {scan["subject"] for scan in scans}
+    if len(subjects) < 2:
+        raise InputError(
+            f"dataset_dir {folder} holds {len(scans)} usable scan(s) of {len(subjects)} subject(s); "
+            "matching needs two subjects or more"
+        )
+    return scans
+
+
+def split_subjects(
+    scans: Sequence[dict[str, Any]], validation_fraction: float, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """
+    Hold subjects back for measuring; two at least, whose scans can be matched.
+
+    Args:
+        scans: dictionaries with ``subject``.
+        validation_fraction: share of the subjects to hold back.
+        seed: of the choice.
+
+    Returns:
+        scans for training, scans held back. With fewer than four subjects both are all scans, since each side needs
+        two.
+    """
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
+    subjects = sorted({scan["subject"] for scan in scans})
+    if len(subjects) < 4:
+        print(
+            f"{len(subjects)} subjects are too few to hold any back: matching is measured on the training scans",
+            flush=True,
+        )
+        return list(scans), list(scans)
+    count = min(max(2, round(validation_fraction * len(subjects))), len(subjects) - 2)
+    held = {subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))[:count]}
+    return [s for s in scans if s["subject"] not in held], [s for s in scans if s["subject"] in held]
+
+
+def scale_intensity(
+    keys: Sequence[str],
+    intensity: str = "percentiles",
+    window: Sequence[float] = (-1024, 1024),
+    percentiles: Sequence[float] = (0.5, 99.5),
+) -> Transform:
+    """
+    Intensities to 0..1.
+
+    Args:
+        keys: keys of the images.
+        intensity: "percentiles" of each image (safe for any modality, needed for MR) or a fixed "window" (CT).
+        window: lower and upper end of the window, in Hounsfield units for CT.
+        percentiles: lower and upper percentile, 0..100.
+
+    Returns:
+        a dictionary transform that clips to 0..1.
+    """
+    if intensity == "percentiles":
+        return ScaleIntensityRangePercentilesd(keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True)
+    if intensity != "window":
+        raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{intensity}'")
+    if window[0] >= window[1]:
+        raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
+    return ScaleIntensityRanged(keys, window[0], window[1], b_min=0, b_max=1, clip=True)
+
+
+def cached_dataset(
+    data: Sequence[dict[str, Any]],
+    transform: Callable,
+    cache_dir: str | None = None,
+    cache_rate: float = 1.0,
+    workers: int = 2,
+) -> Dataset:
+    """
+    Scans prepared once and kept: in memory, or with ``cache_dir`` on disk, where the next run finds them.
+
+    Args:
+        data: dictionaries of paths.
+        transform: deterministic preprocessing.
+        cache_dir: folder of the disk cache; an item is keyed by its paths, the files' sizes and times of change, and
+            the parameters of the preprocessing.
+        cache_rate: share kept in memory, without ``cache_dir``; the rest is read each time.
+        workers: threads that fill the memory cache.
+
+    Returns:
+        ``CacheDataset`` or ``PersistentDataset``.
+    """
+    if cache_dir:
+        stamped = [{**item, "stamp": [_stamp(item[key]) for key in ("image", "label") if key in item]} for item in data]
+        return PersistentDataset(stamped, transform, cache_dir=cache_dir, hash_transform=pickle_hashing)
+    return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=workers)

@@ -1,0 +1,209 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Handlers of the engines: progress, history and summary, pictures, and the stop at a broken loss."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer, Workflow
+from monai.engines.utils import IterationEvents
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .checkpoints import CHECKPOINT
+from .errors import InputError
+from .losses import GVSLLoss
+from .visualisation import curves_figure, matching_figure
+
+
+class StopAtBrokenLoss:
+    """
+    End training when the loss is no longer finite, before the weights take it in.
+
+    Args:
+        loss: the training loss, whose terms the message names.
+        folder: of the checkpoint.
+    """
+
+    def __init__(self, loss: GVSLLoss, folder: str) -> None:
+        self.loss, self.folder = loss, Path(folder)
+
+    def attach(self, engine: Workflow) -> None:
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Workflow) -> None:
+        if math.isfinite(engine.state.output["loss"].item()):
+            return
+        path = self.folder / CHECKPOINT
+        kept = f"the last good checkpoint is {path}" if path.exists() else "no epoch was completed, nothing was saved"
+        terms = ", ".join(f"{name} {value:g}" for name, value in self.loss.terms.items())
+        raise InputError(
+            f"the loss is not finite at epoch {engine.state.epoch}, iteration {engine.state.iteration} ({terms}); "
+            f"{kept}: lower --learning_rate or the weight of that term"
+        )
+
+
+class ProgressBar:
+    """
+    One bar over the whole training: epoch, losses, time left.
+
+    Args:
+        loss: the training loss, whose terms are shown.
+    """
+
+    def __init__(self, loss: GVSLLoss) -> None:
+        self.loss = loss
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Workflow) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def epoch_started(self, engine: Workflow) -> None:
+        if self.bar is None:
+            total, done = engine.state.max_epochs * engine.state.epoch_length, engine.state.iteration
+            interval = 0.2 if sys.stderr.isatty() else 15.0  # a log file needs no redrawn line
+            self.bar = tqdm(total=total, initial=done, unit="step", mininterval=interval, dynamic_ncols=True)
+        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
+
+    def iteration_completed(self, engine: Workflow) -> None:
+        if self.bar is not None:
+            terms = {name: f"{value:.3f}" for name, value in self.loss.terms.items()}
+            self.bar.set_postfix({"loss": f"{engine.state.output['loss'].item():.3f}", **terms}, refresh=False)
+            self.bar.update()
+
+    def completed(self, engine: Workflow) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class History:
+    """
+    A row of averages per epoch in ``history.csv``, curves of them in ``curves.png``, and a summary at the end.
+
+    Args:
+        folder: where to.
+        evaluator: whose measures belong to the epochs that were validated.
+        interval: epochs between validations.
+    """
+
+    def __init__(self, folder: str, evaluator: Workflow, interval: int = 1) -> None:
+        self.folder, self.evaluator, self.interval = Path(folder), evaluator, interval
+        self.rows: list[dict[str, float]] = []
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer, after the handler that validates."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, engine: Workflow) -> None:
+        """Keep the rows of a resumed run up to the epoch it goes on from."""
+        path = self.folder / "history.csv"
+        if engine.state.epoch and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                read = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self.rows = [row for row in read if row["epoch"] <= engine.state.epoch]
+
+    def epoch_completed(self, engine: SupervisedTrainer) -> None:
+        validated = engine.state.epoch % self.interval == 0
+        measures = {**engine.state.metrics, **(self.evaluator.state.metrics if validated else {})}
+        rate = engine.optimizer.param_groups[0]["lr"]
+        self.rows.append(
+            {"epoch": engine.state.epoch, "learning_rate": rate, **{k: float(v) for k, v in measures.items()}}
+        )
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with (self.folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def completed(self, engine: Workflow) -> None:
+        if not self.rows:
+            return
+        figure = curves_figure(self.rows)
+        figure.savefig(self.folder / "curves.png", dpi=110)
+        plt.close(figure)
+        print(self.summary(), flush=True)
+
+    def summary(self) -> str:
+        """Losses first and last, matching before and after, files."""
+        first, last = self.rows[0], self.rows[-1]
+        lines = [
+            "",
+            f"Pre-training ended after epoch {last['epoch']:.0f}",
+            f"{'':28}{'first epoch':>12}{'last epoch':>12}",
+        ]
+        for name in ("train_loss", "matching", "smoothness", "restoration"):
+            lines.append(f"{name.replace('_', ' '):28}{first[name]:12.4f}{last[name]:12.4f}")
+        measured = [row for row in self.rows if "ncc_after" in row]
+        if measured:
+            best = max(measured, key=lambda row: row["ncc_after"])
+            pairs = f"held-back pairs, epoch {best['epoch']:.0f}"
+            lines.append(f"{pairs:28}{'unmatched':>12}{'matched':>12}")
+            for name in ("ncc", "dice"):
+                if f"{name}_after" in best:
+                    label = {"ncc": "NCC (1 is equal)", "dice": "label Dice"}[name]
+                    lines.append(f"{label:28}{best[f'{name}_before']:12.4f}{best[f'{name}_after']:12.4f}")
+            lines.append(f"{'folded voxels, %':28}{'':12}{best['folded_percentage']:12.4f}")
+        files = sorted(str(path) for path in self.folder.rglob("*") if path.is_file())
+        lines += ["files:", *(f"  {path}" for path in files)]
+        return "\n".join(lines)
+
+
+class MatchingPicture:
+    """
+    A picture of the first held-back pair, as PNG and in TensorBoard.
+
+    Args:
+        folder: where to; PNGs go to ``pictures`` in it.
+        network: restores the corrupted image.
+        interval: epochs between pictures.
+        spacing: voxel size in millimetres.
+    """
+
+    def __init__(
+        self, folder: str, network: torch.nn.Module, interval: int = 5, spacing: tuple[float, ...] = (1, 1, 1)
+    ) -> None:
+        self.folder, self.network, self.interval, self.spacing = Path(folder), network, interval, spacing
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self.__call__)
+
+    def __call__(self, engine: Workflow) -> None:
+        if engine.state.epoch % self.interval:
+            return
+        data: dict[str, Any] = {**engine.state.batch, **engine.state.output}
+        with torch.no_grad():
+            corrupted = data["corrupted"][:1].to(engine.state.device)
+            restored = self.network(corrupted)
+        volumes = [data["image"], data["moving"], data["pred"]["warped"], corrupted, restored]
+        fixed, moving, warped, damaged, repaired = (volume[0, 0].float().cpu().numpy() for volume in volumes)
+        displacement = data["pred"]["displacement"][0].float().cpu().numpy()
+        title = f"epoch {engine.state.epoch}"
+        figure = matching_figure(fixed, moving, warped, displacement, damaged, repaired, self.spacing, title)
+        path = self.folder / "pictures" / f"epoch_{engine.state.epoch:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+            writer.add_figure("matching", figure, engine.state.epoch)
+        plt.close(figure)

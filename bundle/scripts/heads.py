@@ -1,0 +1,211 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The Z-matching head (affine + deformable matching) and the restoration head (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Convolution
+from monai.networks.layers.factories import Conv
+from monai.networks.nets.basic_unet import TwoConv
+from torch import nn
+
+from .blocks import LEAKY_RELU, group_norm, initialise
+from .errors import InputError
+from .geometry import affine_about_centre, affine_displacement, fuse, linear_matrix, warp
+
+
+def match(
+    affine_head: nn.Module | None,
+    deformable_head: nn.Module,
+    fixed: tuple[torch.Tensor, torch.Tensor],
+    moving: tuple[torch.Tensor, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """
+    Z-matching: an affine map from the global features, then a displacement field from the local features, the moving
+    ones aligned by that map; both fused as ``A(p + u(p))``.
+
+    Args:
+        affine_head: (moving f^g, fixed f^g, size) to ``(B, N, N + 1)``; None for the identity.
+        deformable_head: (moving f^l aligned, fixed f^l) to ``(B, N, D, H, W)`` voxels.
+        fixed: global ``(B, Cg, d, h, w)`` and local ``(B, Cl, D, H, W)`` features of the fixed image.
+        moving: the same of the moving image.
+
+    Returns:
+        ``affine`` ``(B, N, N + 1)``, ``local_displacement`` and ``displacement`` ``(B, N, D, H, W)``, in voxels.
+    """
+    (fixed_global, fixed_local), (moving_global, moving_local) = fixed, moving
+    size = fixed_local.shape[2:]
+    if affine_head is None:
+        affine = torch.eye(len(size), len(size) + 1, device=fixed_local.device).repeat(len(fixed_local), 1, 1)
+        aligned = moving_local
+    else:
+        affine = affine_head(moving_global, fixed_global, size)
+        aligned = warp(moving_local, affine_displacement(affine, size))
+    local_displacement = deformable_head(aligned, fixed_local).float()
+    with torch.autocast(affine.device.type, enabled=False):  # voxel positions need float32
+        displacement = fuse(affine, local_displacement)
+    return {"affine": affine, "local_displacement": local_displacement, "displacement": displacement}
+
+
+class AffineHead(nn.Module):
+    """
+    Affine matching from the concatenated global features: double convolution, global average pooling, one linear layer
+    to rotation, scale, shear and translation (15 numbers in 3D, 7 in 2D), each bounded smoothly by a hyperbolic
+    tangent.
+
+    The last layer starts at zero, so training starts at the identity.
+
+    Args:
+        in_channels: channels of ONE image's global features.
+        hidden_channels: channels of the double convolution.
+        spatial_dims: 2 or 3.
+        spacing: voxel size in millimetres, so that rotations are rigid on anisotropic grids; 1 without one.
+        max_rotation: radians.
+        max_scale: largest change of scale, 0.25 for 0.75 to 1.25.
+        max_shear: radians.
+        max_translation: as a fraction of the volume's extent along each axis.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 512,
+        hidden_channels: int = 256,
+        spatial_dims: int = 3,
+        spacing: Sequence[float] | None = None,
+        max_rotation: float = math.pi / 9,
+        max_scale: float = 0.25,
+        max_shear: float = math.pi / 18,
+        max_translation: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not 0 <= max_scale < 1 or not 0 <= max_shear < math.pi / 2:
+            raise InputError(f"max_scale {max_scale} must be in [0, 1) and max_shear {max_shear} below a right angle")
+        if spacing is not None and (len(spacing) != spatial_dims or min(spacing) <= 0):
+            raise InputError(f"spacing {list(spacing)} must be {spatial_dims} positive numbers")
+        norm = group_norm(hidden_channels)
+        self.conv = TwoConv(spatial_dims, 2 * in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, bias=True)
+        initialise(self.conv)
+        n = spatial_dims
+        self.counts = [3 if n == 3 else 1, n, n * (n - 1), n]
+        self.bounds = [max_rotation, max_scale, max_shear, max_translation]
+        self.parameters_of_map = nn.Linear(hidden_channels, sum(self.counts))
+        nn.init.zeros_(self.parameters_of_map.weight)
+        nn.init.zeros_(self.parameters_of_map.bias)
+        self.spacing = None if spacing is None else tuple(spacing)
+
+    def forward(self, moving: torch.Tensor, fixed: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """
+        Args:
+            moving: global features of the moving image, ``(B, C, d, h, w)``.
+            fixed: global features of the fixed image, ``(B, C, d, h, w)``.
+            size: spatial size of the images, N integers.
+
+        Returns:
+            ``(B, N, N + 1)`` in float32, voxels of the fixed grid to voxels of the moving image.
+        """
+        pooled = self.conv(torch.cat([moving, fixed], dim=1)).flatten(2).mean(dim=2)
+        raw = self.parameters_of_map(pooled).float()
+        with torch.autocast(raw.device.type, enabled=False):
+            parts = [bound * part.tanh() for bound, part in zip(self.bounds, raw.split(self.counts, 1), strict=True)]
+            rotation, scale, shear, translation = parts
+            extent = torch.as_tensor(list(size)).to(raw)
+            if self.spacing is not None:
+                extent = extent * torch.as_tensor(self.spacing).to(raw)
+            linear = linear_matrix(rotation, 1 + scale, shear)
+            return affine_about_centre(linear, translation * extent, size, self.spacing)
+
+
+class DeformableHead(nn.Module):
+    """
+    Deformable matching: double convolution over the concatenated local features, then a convolution to the
+    displacement.
+
+    The last layer starts at zero, so training starts at the identity.
+
+    Args:
+        in_channels: channels of ONE image's local features.
+        hidden_channels: channels of the double convolution.
+        spatial_dims: 2 or 3.
+    """
+
+    def __init__(self, in_channels: int = 32, hidden_channels: int = 16, spatial_dims: int = 3) -> None:
+        super().__init__()
+        norm = group_norm(hidden_channels)
+        self.conv = TwoConv(spatial_dims, 2 * in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, bias=True)
+        initialise(self.conv)
+        self.displacement = Conv[Conv.CONV, spatial_dims](hidden_channels, spatial_dims, kernel_size=3, padding=1)
+        nn.init.zeros_(self.displacement.weight)
+        nn.init.zeros_(self.displacement.bias)
+
+    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            moving: local features of the moving image, aligned by the affine map, ``(B, C, D, H, W)``.
+            fixed: local features of the fixed image, ``(B, C, D, H, W)``.
+
+        Returns:
+            ``(B, N, D, H, W)`` in voxels.
+        """
+        return self.displacement(self.conv(torch.cat([moving, fixed], dim=1)))
+
+
+class ZMatchingHead(nn.Module):
+    """
+    The whole matching head, for any backbone that gives global and local features.
+
+    Args:
+        affine_head: see :class:`AffineHead`; None for deformable matching alone.
+        deformable_head: see :class:`DeformableHead`.
+    """
+
+    def __init__(self, affine_head: nn.Module | None, deformable_head: nn.Module) -> None:
+        super().__init__()
+        self.affine_head = affine_head
+        self.deformable_head = deformable_head
+
+    def forward(
+        self, fixed: tuple[torch.Tensor, torch.Tensor], moving: tuple[torch.Tensor, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """See :func:`match`."""
+        return match(self.affine_head, self.deformable_head, fixed, moving)
+
+
+class RestorationHead(nn.Sequential):
+    """
+    Self-restoration: 3x3x3 convolution, GroupNorm of 4 groups, LeakyReLU, 1x1x1 convolution.
+
+    Args:
+        in_channels: channels of the local features.
+        out_channels: channels of the image.
+        hidden_channels: channels between the two convolutions.
+        spatial_dims: 2 or 3.
+        num_groups: groups of the normalisation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 32,
+        out_channels: int = 1,
+        hidden_channels: int = 16,
+        spatial_dims: int = 3,
+        num_groups: int = 4,
+    ) -> None:
+        norm = ("group", {"num_groups": num_groups})
+        super().__init__(
+            Convolution(spatial_dims, in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, adn_ordering="NA"),
+            Conv[Conv.CONV, spatial_dims](hidden_channels, out_channels, kernel_size=1),
+        )
+        initialise(self)

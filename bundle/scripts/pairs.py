@@ -1,0 +1,110 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Random pairs of different subjects, reproducible from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from .errors import InputError
+
+
+class PairDataset(Dataset):
+    """
+    Pairs of scans of two different subjects. Draw number ``n`` depends on ``(seed, n)`` alone: any number of workers,
+    any rank and any restart gives the same pairs with the same augmentation.
+
+    Args:
+        scans: data set of dictionaries with ``image`` and possibly ``label``, for example a ``CacheDataset``; its
+            items are not changed.
+        subjects: subject of each scan.
+        length: draws of one epoch.
+        seed: seed of the draws.
+        transform: applied to the pair; whatever is random in it is seeded by the draw.
+
+    Raises:
+        InputError: with fewer than two subjects.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[Mapping[str, Any]] | Dataset,
+        subjects: Sequence[Hashable],
+        length: int,
+        seed: int = 0,
+        transform: Callable | None = None,
+    ) -> None:
+        if len(set(subjects)) < 2:
+            raise InputError(f"matching needs scans of two or more subjects, there are {len(set(subjects))}")
+        if length < 1:
+            raise InputError(f"a data set of pairs needs a length of 1 or more, not {length}")
+        codes = {subject: code for code, subject in enumerate(dict.fromkeys(subjects))}
+        self.scans, self.length, self.seed, self.transform = scans, length, seed, transform
+        self.subjects = np.array([codes[subject] for subject in subjects])
+
+    def __len__(self) -> int:
+        return self.length
+
+    def indices(self, draw: int) -> tuple[int, int, int]:
+        """Fixed scan, moving scan (of another subject) and the augmentation's seed of draw number ``draw``."""
+        rng = np.random.default_rng([self.seed, draw])
+        fixed = int(rng.integers(len(self.subjects)))
+        others = np.flatnonzero(self.subjects != self.subjects[fixed])
+        return fixed, int(rng.choice(others)), int(rng.integers(2**31))
+
+    def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            draw: number of the draw; it may exceed the length (see :class:`PairSampler`).
+
+        Returns:
+            ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, and where both scans have labels ``image_label`` and
+            ``moving_label``, after the transform.
+        """
+        fixed_index, moving_index, seed = self.indices(draw)
+        fixed, moving = self.scans[fixed_index], self.scans[moving_index]
+        pair = {"image": fixed["image"], "moving": moving["image"]}
+        if "label" in fixed and "label" in moving:
+            pair |= {"image_label": fixed["label"], "moving_label": moving["label"]}
+        if self.transform is None:
+            return pair
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=seed)
+        return self.transform(pair)
+
+
+class PairSampler(DistributedSampler):
+    """
+    Numbers the draws on from epoch to epoch and shares them out over the ranks: the ranks of one step draw together
+    what one process with the whole batch would draw. MONAI's engines tell it the epoch, also after a restart.
+
+    Args:
+        dataset: the pairs.
+        num_replicas: number of processes; that of ``torch.distributed``, or 1.
+        rank: this process; that of ``torch.distributed``, or 0.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int | None = None, rank: int | None = None) -> None:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            num_replicas, rank = num_replicas or 1, rank or 0
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.total_size + self.rank
+        return iter(range(first, first + self.total_size, self.num_replicas))
