@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from .data import cached_dataset
 from .errors import InputError
 
 
@@ -31,12 +32,14 @@ class PairDataset(Dataset):
     any rank and any restart gives the same pairs with the same augmentation.
 
     Args:
-        scans: data set of dictionaries with ``image`` and possibly ``label``, for example a ``CacheDataset``; its
-            items are not changed.
-        subjects: subject of each scan.
+        data: scans: dictionaries with ``image``, ``subject`` and possibly ``label``.
+        transform: deterministic preparation of ONE scan, done once and kept (see :func:`~scripts.data.cached_dataset`);
+            None where the data are ready tensors.
+        augmentation: applied to the pair; whatever is random in it is seeded by the draw.
         length: draws of one epoch.
         seed: seed of the draws.
-        transform: applied to the pair; whatever is random in it is seeded by the draw.
+        cache_dir: folder of a disk cache; None keeps prepared scans in memory.
+        cache_rate: share of the scans kept in memory.
 
     Raises:
         InputError: with fewer than two subjects.
@@ -44,19 +47,22 @@ class PairDataset(Dataset):
 
     def __init__(
         self,
-        scans: Sequence[Mapping[str, Any]] | Dataset,
-        subjects: Sequence[Hashable],
-        length: int,
-        seed: int = 0,
+        data: Sequence[Mapping[str, Any]],
         transform: Callable | None = None,
+        augmentation: Callable | None = None,
+        length: int = 100,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        cache_rate: float = 1.0,
     ) -> None:
-        if len(set(subjects)) < 2:
-            raise InputError(f"matching needs scans of two or more subjects, there are {len(set(subjects))}")
+        codes = {subject: code for code, subject in enumerate(dict.fromkeys(scan["subject"] for scan in data))}
+        if len(codes) < 2:
+            raise InputError(f"matching needs scans of two or more subjects, there are {len(codes)}")
         if length < 1:
             raise InputError(f"a data set of pairs needs a length of 1 or more, not {length}")
-        codes = {subject: code for code, subject in enumerate(dict.fromkeys(subjects))}
-        self.scans, self.length, self.seed, self.transform = scans, length, seed, transform
-        self.subjects = np.array([codes[subject] for subject in subjects])
+        self.subjects = np.array([codes[scan["subject"]] for scan in data])
+        self.scans = data if transform is None else cached_dataset(data, transform, cache_dir, cache_rate)
+        self.augmentation, self.length, self.seed = augmentation, length, seed
 
     def __len__(self) -> int:
         return self.length
@@ -75,18 +81,18 @@ class PairDataset(Dataset):
 
         Returns:
             ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, and where both scans have labels ``image_label`` and
-            ``moving_label``, after the transform.
+            ``moving_label``, after the augmentation.
         """
         fixed_index, moving_index, seed = self.indices(draw)
         fixed, moving = self.scans[fixed_index], self.scans[moving_index]
         pair = {"image": fixed["image"], "moving": moving["image"]}
         if "label" in fixed and "label" in moving:
             pair |= {"image_label": fixed["label"], "moving_label": moving["label"]}
-        if self.transform is None:
+        if self.augmentation is None:
             return pair
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=seed)
-        return self.transform(pair)
+        if isinstance(self.augmentation, Randomizable):
+            self.augmentation.set_random_state(seed=seed)
+        return self.augmentation(pair)
 
 
 class PairSampler(DistributedSampler):

@@ -1,0 +1,59 @@
+# Every target calls a plain command that works without make; `make -n TARGET` shows it.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+VENV_FLAGS ?=
+DATA ?=
+OUT ?=
+MODEL ?=
+ARGS ?=
+SUBJECTS ?= 12
+
+PY := $(VENV)/bin/python
+PHANTOMS := data/phantoms
+READY := $(VENV)/.ready
+
+.PHONY: help setup phantoms pretrain test lint format clean
+
+help:  ## list the commands
+	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make the virtual environment (keep your own torch: VENV_FLAGS=--system-site-packages)
+
+# A torch that is there already stays: its pin is left out then.
+$(READY): constraints.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	if $(PY) -c "import torch" 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
+	$(PY) -m pip install --quiet --constraint $(VENV)/constraints.txt ".[dev]"
+	touch $@
+
+phantoms: $(READY)  ## make the built-in phantom cohort (SUBJECTS=12) in data/phantoms
+	$(PY) tools/make_phantoms.py $(PHANTOMS) --subjects $(SUBJECTS)
+
+ifeq ($(DATA),)
+pretrain: phantoms  ## pre-train: on the phantoms, or DATA=<folder of scans> OUT=<folder> ARGS='--epochs 50 ...'
+	$(PY) -m monai.bundle run --bundle_root bundle \
+		--config_file "['bundle/configs/train.json','bundle/configs/demo.json']" \
+		--dataset_dir $(PHANTOMS) --output_dir $(or $(OUT),runs/demo) $(ARGS)
+else
+pretrain: $(READY)
+	$(PY) -m monai.bundle run --bundle_root bundle --config_file bundle/configs/train.json \
+		--dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/pretrain)" $(ARGS)
+endif
+
+test: $(READY)  ## run the whole test suite
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
+
+lint: $(READY)  ## check style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy bundle/scripts
+	$(PY) -m mypy tools
+
+format: $(READY)  ## format the code
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+clean:  ## remove the virtual environment and everything made
+	rm -rf $(VENV) data runs dist build *.egg-info
