@@ -20,7 +20,7 @@ LEAKY_RELU = ("leakyrelu", {"negative_slope": 0.2, "inplace": True})
 
 def group_norm(channels: int, channels_per_group: int = 8) -> tuple[str, dict]:
     """
-    MONAI's description of a GroupNorm with 8 channels a group, or the next larger number that divides the channels.
+    MONAI's description of a GroupNorm with that many channels a group, or the next larger number that divides them.
     """
     wanted = max(1, channels // channels_per_group)
     return "group", {"num_groups": next(n for n in range(wanted, 0, -1) if channels % n == 0)}

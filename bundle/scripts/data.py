@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -281,7 +281,7 @@ def scale_intensity(
 
 
 def cached_dataset(
-    data: Sequence[dict[str, Any]],
+    data: Sequence[Mapping[str, Any]],
     transform: Callable,
     cache_dir: str | None = None,
     cache_rate: float = 1.0,

@@ -185,14 +185,13 @@ class ZMatchingHead(nn.Module):
 
 class RestorationHead(nn.Sequential):
     """
-    Self-restoration: 3x3x3 convolution, GroupNorm of 4 groups, LeakyReLU, 1x1x1 convolution.
+    Self-restoration: 3x3x3 convolution, GroupNorm with 4 channels a group, LeakyReLU, 1x1x1 convolution.
 
     Args:
         in_channels: channels of the local features.
         out_channels: channels of the image.
         hidden_channels: channels between the two convolutions.
         spatial_dims: 2 or 3.
-        num_groups: groups of the normalisation.
     """
 
     def __init__(
@@ -201,9 +200,8 @@ class RestorationHead(nn.Sequential):
         out_channels: int = 1,
         hidden_channels: int = 16,
         spatial_dims: int = 3,
-        num_groups: int = 4,
     ) -> None:
-        norm = ("group", {"num_groups": num_groups})
+        norm = group_norm(hidden_channels, channels_per_group=4)
         super().__init__(
             Convolution(spatial_dims, in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, adn_ordering="NA"),
             Conv[Conv.CONV, spatial_dims](hidden_channels, out_channels, kernel_size=1),

@@ -177,18 +177,16 @@ class GVSLLoss(nn.Module):
             scalar; its unweighted terms are left in ``terms``, for logging.
         """
         fixed, moving = clean.chunk(2, dim=1)
-        ways = [self._one_way(prediction, fixed, moving, moving if self.corrupted == "moving" else fixed)]
+        ways = [self._one_way(prediction, fixed, moving)]
         if "backward" in prediction:
-            other = fixed if self.corrupted == "moving" else moving
-            ways.append(self._one_way(prediction["backward"], moving, fixed, other))
+            ways.append(self._one_way(prediction["backward"], moving, fixed))
         terms = {name: torch.stack([way[name] for way in ways]).mean() for name in self.weights}
         self.terms = {name: float(term.detach()) for name, term in terms.items()}
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
 
-    def _one_way(
-        self, found: dict, fixed: torch.Tensor, moving: torch.Tensor, restorable: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def _one_way(self, found: dict, fixed: torch.Tensor, moving: torch.Tensor) -> dict[str, torch.Tensor]:
         displacement = found["displacement"]
+        restorable = moving if self.corrupted == "moving" else fixed
         inside = inside_volume(displacement.detach())
         return {
             "matching": self.matching(warp(moving, displacement), fixed, inside),

@@ -179,17 +179,21 @@ class GVSL(nn.Module):
             return self.restoration_head(self.backbone(fixed)[1])
         if fixed.shape != moving.shape:
             raise ValueError(f"fixed and moving differ in shape: {tuple(fixed.shape)} and {tuple(moving.shape)}")
-        both_global, both_local = self.backbone(torch.cat([fixed, moving]))
-        fixed_features, moving_features = zip(both_global.chunk(2), both_local.chunk(2), strict=True)
-        result = self._matched(fixed_features, moving_features, moving)
-        other = "fixed" if self.corrupted == "moving" else "moving"
-        local = {"fixed": fixed_features[1], "moving": moving_features[1]}
-        result["restored"] = self.restoration_head(local[self.corrupted])
-        if self.symmetric and self.training:
-            result["backward"] = self._matched(moving_features, fixed_features, fixed)
-            result["backward"]["restored"] = self.restoration_head(local[other])
-        return result
-
-    def _matched(self, fixed_features: tuple, moving_features: tuple, moving: torch.Tensor) -> dict:
-        maps = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
-        return {"warped": warp(moving, maps["displacement"]), **maps}
+        features = self.backbone(torch.cat([fixed, moving]))
+        both_ways = self.symmetric and self.training
+        if both_ways:  # one batch: the second half matches the other way
+            fixed_features, moving_features = features, tuple(both.roll(len(fixed), dims=0) for both in features)
+            moving = torch.cat([moving, fixed])
+        else:
+            fixed_features, moving_features = zip(*(both.chunk(2) for both in features), strict=True)
+        result = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
+        result["warped"] = warp(moving, result["displacement"])
+        restorable = moving_features if self.corrupted == "moving" else fixed_features
+        result["restored"] = self.restoration_head(restorable[1])
+        if not both_ways:
+            return result
+        halves = {name: value.chunk(2) for name, value in result.items()}
+        return {
+            **{name: first for name, (first, _) in halves.items()},
+            "backward": {name: second for name, (_, second) in halves.items()},
+        }
