@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -144,6 +145,36 @@ def prepare_output(output_dir: str, resume: bool = False) -> None:
         raise InputError(
             f"output_dir {folder} already holds a run: pass --resume true to go on, or another --output_dir"
         )
+
+
+def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
+    """
+    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
+
+    Args:
+        output_dir: folder of the run.
+        settings: plain values by config id.
+    """
+    path = Path(output_dir) / "settings.json"
+    path.write_text(json.dumps(dict(settings), indent=4) + "\n", encoding="utf-8")
+
+
+class ModelLoader:
+    """
+    Fills a network with the weights of a ``model.pt``, exactly or not at all.
+
+    Args:
+        network: to be filled.
+        path: a plain state dictionary, or a ``checkpoint.pt``.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+
+    def __call__(self, engine: Any = None) -> None:
+        """Load; the engine, given by MONAI's habit, is not needed."""
+        content = load_file(self.path)
+        load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
 
 
 class TrainingState:

@@ -98,7 +98,7 @@ def _loader() -> LoadImage:
     return LoadImage(image_only=True, ensure_channel_first=True)
 
 
-def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4) -> str | None:
+def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
     """
     What makes a scan unusable.
 
@@ -106,6 +106,7 @@ def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4) -> str | Non
         path: a volume file or the folder of a DICOM series.
         spatial_dims: 2 or 3.
         min_size: voxels that each axis must have.
+        constant: accept an image that is the same everywhere (an empty label map).
 
     Returns:
         the problem and its remedy; None for a usable scan.
@@ -127,7 +128,7 @@ def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4) -> str | Non
         return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
     if not np.isfinite(image).all():
         return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
-    if image.min() == image.max():
+    if not constant and image.min() == image.max():
         return f"is constant (every voxel is {image.flat[0]:g}); remove it"
     return None
 
@@ -169,6 +170,7 @@ def find_scans(
     min_size: int = 4,
     cache_dir: str | None = None,
     workers: int = 2,
+    min_subjects: int = 2,
 ) -> list[dict[str, Any]]:
     """
     The usable scans of a folder. With a ``dataset.json`` (Medical Segmentation Decathlon) its ``training`` images, else
@@ -184,12 +186,13 @@ def find_scans(
         min_size: voxels that each axis of a scan must have.
         cache_dir: where to remember which scans were found good; None checks all of them each time.
         workers: threads that read scans.
+        min_subjects: how many subjects there must be.
 
     Returns:
         dictionaries with ``image`` (path), ``subject`` and, where dataset.json names an existing one, ``label`` (path).
 
     Raises:
-        InputError: listing every unusable scan; for a missing or empty folder; for fewer than two subjects.
+        InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -216,10 +219,10 @@ def find_scans(
         for item in usable
     ]
     subjects = {scan["subject"] for scan in scans}
-    if len(subjects) < 2:
+    if len(subjects) < min_subjects:
         raise InputError(
             f"dataset_dir {folder} holds {len(scans)} usable scan(s) of {len(subjects)} subject(s); "
-            "matching needs two subjects or more"
+            f"{min_subjects} subjects or more are needed"
         )
     return scans
 

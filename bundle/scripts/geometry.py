@@ -137,6 +137,26 @@ def affine_displacement(affine: torch.Tensor, size: Sequence[int]) -> torch.Tens
     return fuse(affine, affine.new_zeros(len(affine), len(size), *size))
 
 
+def sample(
+    image: torch.Tensor, position: torch.Tensor, mode: str = "bilinear", padding_mode: str = "zeros"
+) -> torch.Tensor:
+    """
+    Sample images at any positions.
+
+    Args:
+        image: ``(B, C, D, H, W)``.
+        position: ``(B, N, *size)`` in voxels of the image; ``size`` is that of the result.
+        mode: ``"bilinear"`` (trilinear in 3D) or ``"nearest"`` for label maps.
+        padding_mode: what lies outside: ``"zeros"`` or ``"border"``.
+
+    Returns:
+        ``(B, C, *size)``, of the positions' type.
+    """
+    last = torch.as_tensor([max(n - 1, 1) for n in image.shape[2:]]).to(position)
+    coordinates = (position.movedim(1, -1) * (2 / last) - 1).flip(-1)  # grid_sample: last axis first, within -1..1
+    return functional.grid_sample(image.to(position), coordinates, mode, padding_mode, align_corners=True)
+
+
 def warp(
     image: torch.Tensor, displacement: torch.Tensor, mode: str = "bilinear", padding_mode: str = "zeros"
 ) -> torch.Tensor:
@@ -149,19 +169,35 @@ def warp(
         image: moving image or feature map, ``(B, C, D, H, W)``.
         displacement: ``(B, N, D, H, W)`` in voxels. Positions are computed in float32 whatever autocast says: bfloat16
             has 8 bits, not enough to address 256 voxels.
-        mode: ``"bilinear"`` (trilinear in 3D) or ``"nearest"`` for label maps.
-        padding_mode: what lies outside: ``"zeros"`` or ``"border"``.
+        mode: see :func:`sample`.
+        padding_mode: see :func:`sample`.
 
     Returns:
         ``(B, C, D, H, W)``, in float32 (float64 for float64 displacements).
     """
     with torch.autocast(image.device.type, enabled=False):
         field = displacement.to(torch.promote_types(displacement.dtype, torch.float32))
-        size = field.shape[2:]
-        position = (voxel_grid(size, field) + field).movedim(1, -1)
-        last = torch.as_tensor([max(n - 1, 1) for n in size]).to(position)
-        coordinates = (position * (2 / last) - 1).flip(-1)  # grid_sample wants the last axis first, within -1..1
-        return functional.grid_sample(image.to(field), coordinates, mode, padding_mode, align_corners=True)
+        return sample(image, voxel_grid(field.shape[2:], field) + field, mode, padding_mode)
+
+
+def exponential(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
+    """
+    The displacement field of a stationary velocity field, by scaling and squaring: ``u = v / 2^steps``, then ``steps``
+    times ``u(p) <- u(p) + u(p + u(p))``. Diffeomorphic as long as the first small step is.
+
+    ``monai.networks.blocks.DVF2DDF`` computes the same; see :func:`warp` for what keeps it from being used.
+
+    Args:
+        velocity: ``(B, N, D, H, W)`` in voxels.
+        steps: squarings.
+
+    Returns:
+        ``(B, N, D, H, W)`` in voxels.
+    """
+    displacement = velocity / 2**steps
+    for _ in range(steps):
+        displacement = displacement + warp(displacement, displacement, padding_mode="border")
+    return displacement
 
 
 def inside_volume(displacement: torch.Tensor, tolerance: float = 1e-3) -> torch.Tensor:

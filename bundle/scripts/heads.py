@@ -24,7 +24,7 @@ from torch import nn
 
 from .blocks import LEAKY_RELU, group_norm, initialise
 from .errors import InputError
-from .geometry import affine_about_centre, affine_displacement, fuse, linear_matrix, warp
+from .geometry import affine_about_centre, affine_displacement, exponential, fuse, linear_matrix, warp
 
 
 def match(
@@ -54,7 +54,7 @@ def match(
     else:
         affine = affine_head(moving_global, fixed_global, size)
         aligned = warp(moving_local, affine_displacement(affine, size))
-    local_displacement = deformable_head(aligned, fixed_local).float()
+    local_displacement = deformable_head(aligned, fixed_local)
     with torch.autocast(affine.device.type, enabled=False):  # voxel positions need float32
         displacement = fuse(affine, local_displacement)
     return {"affine": affine, "local_displacement": local_displacement, "displacement": displacement}
@@ -139,9 +139,13 @@ class DeformableHead(nn.Module):
         in_channels: channels of ONE image's local features.
         hidden_channels: channels of the double convolution.
         spatial_dims: 2 or 3.
+        velocity_steps: 0 takes the output for the displacement; n takes it for a stationary velocity field, integrated
+            by n squarings, which keeps the map from folding.
     """
 
-    def __init__(self, in_channels: int = 32, hidden_channels: int = 16, spatial_dims: int = 3) -> None:
+    def __init__(
+        self, in_channels: int = 32, hidden_channels: int = 16, spatial_dims: int = 3, velocity_steps: int = 0
+    ) -> None:
         super().__init__()
         norm = group_norm(hidden_channels)
         self.conv = TwoConv(spatial_dims, 2 * in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, bias=True)
@@ -149,6 +153,7 @@ class DeformableHead(nn.Module):
         self.displacement = Conv[Conv.CONV, spatial_dims](hidden_channels, spatial_dims, kernel_size=3, padding=1)
         nn.init.zeros_(self.displacement.weight)
         nn.init.zeros_(self.displacement.bias)
+        self.velocity_steps = velocity_steps
 
     def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """
@@ -159,7 +164,8 @@ class DeformableHead(nn.Module):
         Returns:
             ``(B, N, D, H, W)`` in voxels.
         """
-        return self.displacement(self.conv(torch.cat([moving, fixed], dim=1)))
+        field = self.displacement(self.conv(torch.cat([moving, fixed], dim=1))).float()
+        return exponential(field, self.velocity_steps) if self.velocity_steps else field
 
 
 class ZMatchingHead(nn.Module):

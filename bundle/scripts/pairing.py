@@ -1,0 +1,154 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which scans are matched: lists of pairs for inference and for carrying labels over."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import LoadImage
+
+from .data import check_scan, find_scans
+from .errors import InputError
+
+Paths = str | Sequence[str]
+
+
+def expand(paths: Paths) -> list[str]:
+    """
+    A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these.
+
+    Raises:
+        InputError: where nothing is found.
+    """
+    if not isinstance(paths, str):
+        return [path for entry in paths for path in expand(entry)]
+    if Path(paths).is_dir():
+        return [scan["image"] for scan in find_scans(paths, min_subjects=1)]
+    found = sorted(glob.glob(paths))
+    if not found:
+        raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
+    return found
+
+
+def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> None:
+    """
+    Refuse a label map that does not belong to its scan.
+
+    Args:
+        image: path of the scan.
+        label: path of its label map.
+        codes: the values it may have; None for any whole numbers of 0 or more.
+
+    Raises:
+        InputError: for another shape or geometry, values that are no whole numbers, or unknown codes.
+    """
+    problem = check_scan(label, constant=True)
+    if problem is not None:
+        raise InputError(f"{label} {problem}")
+    load = LoadImage(image_only=True, ensure_channel_first=True)
+    scan, values = load(image), load(label)
+    if scan.shape != values.shape or not np.allclose(scan.affine, values.affine, atol=1e-2):
+        raise InputError(
+            f"{label} has another geometry than its scan {image} (shapes {tuple(values.shape[1:])} and "
+            f"{tuple(scan.shape[1:])}, or other affines): resample the label map to the scan"
+        )
+    found = np.unique(np.asarray(values))
+    wrong = [value for value in found if value < 0 or value != round(value)]
+    if wrong:
+        raise InputError(f"{label} holds {wrong[0]:g}, which is no label: a label map has whole numbers of 0 or more")
+    unknown = [int(value) for value in found if codes is not None and int(value) not in codes]
+    if unknown:
+        raise InputError(
+            f"{label} holds the unknown label {unknown[0]}: the data set's description names {list(codes or [])}"
+        )
+
+
+def list_pairs(
+    dataset_dir: str | None = None,
+    fixed: str | None = None,
+    moving: Paths | None = None,
+    moving_label: Paths | None = None,
+    pairs: str | Sequence[dict[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """
+    The pairs to match.
+
+    Args:
+        dataset_dir: without ``pairs`` and without ``fixed`` or ``moving``, the folder whose first scan is the fixed
+            one and whose other scans move; labels named in its dataset.json come along.
+        fixed: the fixed scan.
+        moving: the moving scans: a file, a folder, a pattern or a list.
+        moving_label: their label maps, in the same order.
+        pairs: instead of all that: dictionaries with ``image`` (fixed), ``moving`` and possibly ``moving_label``, or
+            the path of a JSON file with such a list.
+
+    Returns:
+        dictionaries with ``image``, ``moving`` and possibly ``moving_label``: paths.
+
+    Raises:
+        InputError: naming every scan that cannot be used, or a label map that does not fit.
+    """
+    if pairs is not None:
+        listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
+    elif fixed is not None and moving is not None:
+        movers, labels = expand(moving), [] if moving_label is None else expand(moving_label)
+        if labels and len(labels) != len(movers):
+            raise InputError(
+                f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
+            )
+        listed = [{"image": fixed, "moving": path} for path in movers if path != fixed]
+        listed = (
+            [{**pair, "moving_label": label} for pair, label in zip(listed, labels, strict=True)] if labels else listed
+        )
+    elif dataset_dir is not None:
+        scans = find_scans(dataset_dir, min_subjects=1)
+        others = [scan for scan in scans if scan["image"] != fixed] if fixed else scans[1:]
+        names = {"image": "moving", "label": "moving_label"}
+        listed = [
+            {"image": fixed or scans[0]["image"], **{names[key]: scan[key] for key in names if key in scan}}
+            for scan in others
+        ]
+    else:
+        raise InputError("nothing to match: pass --fixed and --moving, --pairs, or --dataset_dir")
+    if not listed:
+        raise InputError("nothing to match: there is no moving scan besides the fixed one")
+    _check_pairs(listed)
+    return listed
+
+
+def _read_pairs(path: str) -> list[dict[str, str]]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        root = Path(path).parent
+        return [{key: str(root / value) for key, value in pair.items()} for pair in content]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is no JSON list of pairs of 'image' and 'moving' ({error})") from error
+
+
+def _check_pairs(pairs: Sequence[dict[str, str]]) -> None:
+    for pair in pairs:
+        missing = {"image", "moving"} - set(pair)
+        if missing:
+            raise InputError(f"the pair {pair} has no '{missing.pop()}': it needs 'image' (fixed) and 'moving'")
+    problems = {path: check_scan(path) for path in {pair[key] for pair in pairs for key in ("image", "moving")}}
+    bad = [f"{path} {problem}" for path, problem in sorted(problems.items()) if problem]
+    if bad:
+        raise InputError("\n  ".join([f"{len(bad)} of {len(problems)} scans cannot be used:", *bad]))
+    labelled = {(pair["moving"], pair["moving_label"]) for pair in pairs if "moving_label" in pair}
+    for image, label in sorted(labelled):
+        check_label(image, label)
