@@ -98,7 +98,7 @@ def list_pairs(
             the path of a JSON file with such a list.
 
     Returns:
-        dictionaries with ``image``, ``moving`` and possibly ``moving_label``: paths.
+        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan).
 
     Raises:
         InputError: naming every scan that cannot be used, or a label map that does not fit.
@@ -128,7 +128,8 @@ def list_pairs(
     if not listed:
         raise InputError("nothing to match: there is no moving scan besides the fixed one")
     _check_pairs(listed)
-    return listed
+    internal = {"moving_label": "label"}  # Spacingd would take "moving_..." for meta data of "moving"
+    return [{internal.get(key, key): value for key, value in pair.items()} for pair in listed]
 
 
 def _read_pairs(path: str) -> list[dict[str, str]]:

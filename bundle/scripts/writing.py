@@ -113,13 +113,13 @@ class WriteMatch:
         """
         Args:
             data: a batch of one pair: ``image``, ``moving`` prepared ``(1, 1, D, H, W)``, their originals
-                ``image_original``, ``moving_original`` (and ``moving_label_original``) with their affines, ``pred``.
+                ``original_image``, ``original_moving`` (and ``original_label``) with their affines, ``pred``.
 
         Returns:
             the same with ``folder``, what was written to, added.
         """
         match = world_match(data)
-        fixed, moving = data["image_original"], data["moving_original"]
+        fixed, moving = data["original_image"], data["original_moving"]
         grid, size = fixed.affine[0], fixed.shape[2:]
         displacement = match.displacement(grid, size)
         names = [scan_name(str(scan.meta["filename_or_obj"][0])) for scan in (moving, fixed)]
@@ -136,8 +136,8 @@ class WriteMatch:
         if "jacobian" in self.outputs:
             determinant = jacobian_determinant(displacement, grid)
             write_nifti(determinant.numpy(), affine, folder / "jacobian.nii.gz")
-        if "moving_label_original" in data:
-            label = data["moving_label_original"]
+        if "original_label" in data:
+            label = data["original_label"]
             where = (label.affine[0], displacement, grid)
             if "label" in self.outputs:
                 codes = resample(plain(label), *where, mode="nearest")[0].round()
