@@ -261,6 +261,7 @@ def scale_intensity(
     intensity: str = "percentiles",
     window: Sequence[float] = (-1024, 1024),
     percentiles: Sequence[float] = (0.5, 99.5),
+    allow_missing_keys: bool = False,
 ) -> Transform:
     """
     Intensities to 0..1.
@@ -270,17 +271,22 @@ def scale_intensity(
         intensity: "percentiles" of each image (safe for any modality, needed for MR) or a fixed "window" (CT).
         window: lower and upper end of the window, in Hounsfield units for CT.
         percentiles: lower and upper percentile, 0..100.
+        allow_missing_keys: skip keys that are not there.
 
     Returns:
         a dictionary transform that clips to 0..1.
     """
     if intensity == "percentiles":
-        return ScaleIntensityRangePercentilesd(keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True)
+        return ScaleIntensityRangePercentilesd(
+            keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+        )
     if intensity != "window":
         raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{intensity}'")
     if window[0] >= window[1]:
         raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
-    return ScaleIntensityRanged(keys, window[0], window[1], b_min=0, b_max=1, clip=True)
+    return ScaleIntensityRanged(
+        keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+    )
 
 
 def cached_dataset(

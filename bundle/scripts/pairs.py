@@ -61,6 +61,7 @@ class PairDataset(Dataset):
         if length < 1:
             raise InputError(f"a data set of pairs needs a length of 1 or more, not {length}")
         self.subjects = np.array([codes[scan["subject"]] for scan in data])
+        self.names = [str(scan["image"]) if isinstance(scan["image"], str) else str(i) for i, scan in enumerate(data)]
         self.scans = data if transform is None else cached_dataset(data, transform, cache_dir, cache_rate)
         self.augmentation, self.length, self.seed = augmentation, length, seed
 
@@ -80,12 +81,13 @@ class PairDataset(Dataset):
             draw: number of the draw; it may exceed the length (see :class:`PairSampler`).
 
         Returns:
-            ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, and where both scans have labels ``image_label`` and
-            ``moving_label``, after the augmentation.
+            ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, the paths ``image_name`` and ``moving_name``, and
+            where both scans have labels ``image_label`` and ``moving_label``, after the augmentation.
         """
         fixed_index, moving_index, seed = self.indices(draw)
         fixed, moving = self.scans[fixed_index], self.scans[moving_index]
-        pair = {"image": fixed["image"], "moving": moving["image"]}
+        names = {"image_name": self.names[fixed_index], "moving_name": self.names[moving_index]}
+        pair = {"image": fixed["image"], "moving": moving["image"], **names}
         if "label" in fixed and "label" in moving:
             pair |= {"image_label": fixed["label"], "moving_label": moving["label"]}
         if self.augmentation is None:

@@ -1,0 +1,264 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Evaluation of a model on a labelled folder: every measure of every pair, and of the features."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.engines import Workflow
+from monai.metrics import compute_dice, compute_hausdorff_distance
+
+from .clustering import clustering_measures, sample_features
+from .errors import InputError
+from .geometry import jacobian_determinant, warp
+from .losses import LocalNCCLoss
+from .metrics import MatchingQuality
+from .networks import GVSL
+
+
+def structure_masks(labels: Sequence[torch.Tensor], codes: Sequence[int]) -> list[torch.Tensor]:
+    """
+    Args:
+        labels: ``(B, 1, D, H, W)`` each.
+        codes: the structures.
+
+    Returns:
+        for each label map a mask per structure, ``(B, K, D, H, W)``, float.
+    """
+    wanted = torch.as_tensor(list(codes)).reshape(1, -1, *[1] * (labels[0].dim() - 2))
+    return [(label.round().long() == wanted.to(label.device)).float() for label in labels]
+
+
+class DetailedQuality(MatchingQuality):
+    """
+    :class:`~scripts.metrics.MatchingQuality` and what is too slow for training: Dice and 95 % Hausdorff distance of
+    each structure, standard deviation of the logarithm of the Jacobian determinant, restoration error.
+
+    Args:
+        network: restores the corrupted image.
+        codes: label codes of the structures; empty without labels.
+        spacing: voxel size in millimetres.
+        ncc: the local NCC to report.
+    """
+
+    def __init__(
+        self,
+        network: GVSL,
+        codes: Sequence[int] = (),
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        ncc: LocalNCCLoss | None = None,
+    ) -> None:
+        super().__init__(ncc)
+        self.network, self.codes, self.spacing = network, list(codes), list(spacing)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: see the base class, with ``corrupted`` ``(B, 1, D, H, W)``, the moving image after the appearance
+                transformations.
+
+        Returns:
+            the same with ``log_jacobian_std``, ``restoration_error`` ``(B, 1)``, ``restored`` ``(B, 1, D, H, W)`` and,
+            with labels, ``structure_dice_before`` / ``_after`` and ``structure_hd95_before`` / ``_after`` ``(B, K)``,
+            NaN where a structure is in neither or (distance) only one of the two.
+        """
+        result = super().__call__(data)
+        displacement = data["pred"]["displacement"]
+        determinant = jacobian_determinant(displacement).flatten(1).clamp(min=1e-3)
+        result["log_jacobian_std"] = determinant.log().std(dim=1)[:, None]
+        with torch.no_grad():
+            restored = self.network(data["corrupted"].to(displacement))
+        result["restored"] = restored
+        error = (restored - data["moving"].to(displacement)).square().flatten(1).mean(dim=1)
+        result["restoration_error"] = error[:, None]
+        if self.codes and "image_label" in data and "moving_label" in data:
+            fixed, moving = (data[key].to(displacement) for key in ("image_label", "moving_label"))
+            carried = warp(moving, displacement, mode="nearest")
+            reference, before, after = structure_masks([fixed, moving, carried], self.codes)
+            for name, masks in {"before": before, "after": after}.items():
+                result[f"structure_dice_{name}"] = compute_dice(masks, reference)
+                with warnings.catch_warnings():  # a structure missing in one of the two gives NaN, which is meant
+                    warnings.simplefilter("ignore")
+                    distance = compute_hausdorff_distance(
+                        masks, reference, include_background=True, percentile=95, spacing=self.spacing
+                    )
+                result[f"structure_hd95_{name}"] = torch.where(distance.isfinite(), distance, torch.nan)
+        return result
+
+
+class Evaluation:
+    """
+    Handler that collects every pair's measures and, at the end, those of the features, and writes ``pairs.csv``,
+    ``structures.csv`` and ``summary.json``.
+
+    Args:
+        folder: where to.
+        network: whose local features are clustered.
+        codes: label codes of the structures.
+        names: their names, in the same order.
+        scans: prepared scans with ``image`` and ``label`` ``(1, D, H, W)``, for the clustering; None without labels.
+        subjects: subject of each of these scans.
+        per_structure: voxels of each structure and scan whose features are clustered.
+        neighbours: k of the nearest-neighbour purity.
+        seed: of the choice of voxels.
+    """
+
+    measures = (
+        "ncc_before",
+        "ncc_after",
+        "dice_before",
+        "dice_after",
+        "folded_percentage",
+        "log_jacobian_std",
+        "restoration_error",
+    )
+    structure_measures = ("dice_before", "dice_after", "hd95_before", "hd95_after")
+
+    def __init__(
+        self,
+        folder: str,
+        network: GVSL,
+        codes: Sequence[int] = (),
+        names: Sequence[str] = (),
+        scans: Any = None,
+        subjects: Sequence[str] = (),
+        per_structure: int = 50,
+        neighbours: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.folder, self.network, self.codes, self.names = Path(folder), network, list(codes), list(names)
+        self.scans, self.subjects = scans, list(subjects)
+        self.per_structure, self.neighbours, self.seed = per_structure, neighbours, seed
+        self.pairs: list[dict[str, Any]] = []
+        self.volumes: list[dict[str, np.ndarray]] = []
+        self.features: list[np.ndarray] = []
+        self.feature_codes: list[np.ndarray] = []
+        self.summary: dict[str, Any] = {}
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def iteration_completed(self, engine: Workflow) -> None:
+        """Keep the measures and the volumes of one pair."""
+        data: dict[str, Any] = {**engine.state.batch, **engine.state.output}
+        row: dict[str, Any] = {"fixed": data["image_name"][0], "moving": data["moving_name"][0]}
+        row |= {name: float(data[name][0, 0]) for name in self.measures if name in data}
+        for measure in self.structure_measures:
+            values = data.get(f"structure_{measure}")
+            if values is not None:
+                row |= {f"{measure}:{name}": float(v) for name, v in zip(self.names, values[0], strict=True)}
+                row[measure] = float(values[0].nanmean())
+        self.pairs.append(row)
+        images = {
+            "fixed": data["image"],
+            "moving": data["moving"],
+            "warped": data["pred"]["warped"],
+            "corrupted": data["corrupted"],
+            "restored": data["restored"],
+        }
+        kept = {name: image[0, 0].detach().half().cpu().numpy() for name, image in images.items()}
+        kept["displacement"] = data["pred"]["displacement"][0].detach().half().cpu().numpy()
+        self.volumes.append(kept)
+
+    def completed(self, engine: Workflow) -> None:
+        """Cluster the features, then write the files."""
+        self.summary = {"pairs": len(self.pairs), "measures": self._means(), "structures": self._structures()}
+        if self.scans is not None and self.codes:
+            self._cluster(engine)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plain = [{k: v for k, v in row.items() if ":" not in k} for row in self.pairs]
+        self._write_csv("pairs.csv", plain)
+        self._write_csv("structures.csv", self.summary["structures"])
+        text = json.dumps(self.summary, indent=4)
+        (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        print(self._table(), flush=True)
+
+    def _means(self) -> dict[str, float]:
+        names = [name for name in self.pairs[0] if name not in ("fixed", "moving") and ":" not in name]
+        return {name: float(np.nanmean([row[name] for row in self.pairs])) for name in names}
+
+    def _structures(self) -> list[dict[str, Any]]:
+        rows = []
+        for code, name in zip(self.codes, self.names, strict=True):
+            values = {
+                m: [row[f"{m}:{name}"] for row in self.pairs if f"{m}:{name}" in row] for m in self.structure_measures
+            }
+            found = {m: float(np.nanmean(v)) for m, v in values.items() if v and not np.isnan(v).all()}
+            if found:
+                rows.append({"code": code, "structure": name, **found})
+        return rows
+
+    def _cluster(self, engine: Workflow) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.network.eval()
+        for index in range(len(self.subjects)):
+            scan = self.scans[index]
+            with torch.no_grad():
+                local = self.network.backbone(scan["image"][None].to(engine.state.device))[1][0]
+            features, codes = sample_features(local, scan["label"][0], self.per_structure, rng)
+            self.features.append(features)
+            self.feature_codes.append(codes)
+        measures = clustering_measures(self.features, self.feature_codes, self.subjects, self.neighbours)
+        self.summary["clustering"] = measures
+
+    def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        if rows:
+            with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def _table(self) -> str:
+        values = {**self.summary["measures"], **self.summary.get("clustering", {})}
+        lines = [
+            f"{len(self.pairs)} pairs",
+            *(f"  {name.replace('_', ' '):22}{value:10.4f}" for name, value in values.items()),
+        ]
+        return "\n".join([*lines, f"written to {self.folder}"])
+
+
+def described_structures(dataset_dir: str, scans: Sequence[dict[str, Any]]) -> dict[str, list]:
+    """
+    Codes and names of the structures of a labelled folder.
+
+    Args:
+        dataset_dir: the folder, with a dataset.json.
+        scans: its scans.
+
+    Returns:
+        ``codes`` and ``names`` from dataset.json's ``labels`` (background left out); both empty without labels.
+
+    Raises:
+        InputError: when scans have labels but dataset.json does not say which.
+    """
+    if not all("label" in scan for scan in scans):
+        return {"codes": [], "names": []}
+    description = Path(dataset_dir) / "dataset.json"
+    labels = json.loads(description.read_text(encoding="utf-8")).get("labels")
+    try:
+        pairs = sorted((int(code), str(name)) for code, name in labels.items())
+    except (AttributeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{description}: 'labels' must map each code to a name, as in {{'0': 'background', ...}}"
+        ) from error
+    return {"codes": [code for code, _ in pairs if code], "names": [name for code, name in pairs if code]}
