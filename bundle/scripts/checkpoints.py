@@ -18,6 +18,7 @@ import os
 import pickle
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,31 +121,28 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def prepare_output(output_dir: str, resume: bool = False) -> None:
+def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
     """
-    Make the output folder, before anything expensive starts.
+    Make the output folders, before anything expensive starts.
 
     Args:
         output_dir: folder of the run.
         resume: whether a run found there is to go on.
+        ckpt_dir: folder of the checkpoints, where it is another one.
 
     Raises:
-        InputError: when the folder cannot be written, or holds a run that would be overwritten.
+        InputError: when a folder cannot be written, or holds a run that would be overwritten.
     """
-    folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write_test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"output_dir {folder} cannot be written ({error.strerror}): pass another --output_dir"
-        ) from error
-    if (folder / CHECKPOINT).exists() and not resume:
-        raise InputError(
-            f"output_dir {folder} already holds a run: pass --resume true to go on, or another --output_dir"
-        )
+    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write_test"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another rank may have been faster
+        except OSError as error:
+            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
+        if (folder / CHECKPOINT).exists() and not resume:
+            raise InputError(f"{name} {folder} already holds a run: pass --resume true to go on, or another --{name}")
 
 
 def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
@@ -154,9 +152,23 @@ def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
     Args:
         output_dir: folder of the run.
         settings: plain values by config id.
+
+    Raises:
+        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
     """
     path = Path(output_dir) / "settings.json"
-    path.write_text(json.dumps(dict(settings), indent=4) + "\n", encoding="utf-8")
+    text = json.dumps(dict(settings), indent=4) + "\n"
+    before: dict[str, Any] = {}
+    if path.is_file() and (path.parent / CHECKPOINT).is_file():
+        with suppress(ValueError):  # damaged: written anew
+            before = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(text).items():
+        if before.get(name, value) != value:
+            raise InputError(
+                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
+                "another --output_dir"
+            )
+    path.write_text(text, encoding="utf-8")
 
 
 class ModelLoader:
@@ -214,6 +226,9 @@ class TrainingState:
         if not self.resume or not path.exists():
             return
         state = load_file(path)
+        parts = {"network", "epoch", "best", "random_state", *self.stateful}
+        if not isinstance(state, dict) or not parts <= set(state):
+            raise InputError(f"{path} is not a checkpoint of this training: remove it, or pass another --output_dir")
         load_weights(self.network, state["network"], path)
         for name, item in self.stateful.items():
             item.load_state_dict(state[name])

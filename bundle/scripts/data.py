@@ -14,10 +14,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from monai.transforms import LoadImage, ScaleIntensityRanged, ScaleIntensityRang
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .errors import InputError
+from .errors import InputError, check_numbers
 
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 SubjectKey = str | Callable[[str], Any] | None
@@ -38,7 +40,7 @@ SubjectKey = str | Callable[[str], Any] | None
 def _is_dicom(path: Path) -> bool:
     if path.suffix.lower() in (".dcm", ".ima"):
         return True
-    if path.suffix or not path.is_file():
+    if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -47,7 +49,12 @@ def _is_dicom(path: Path) -> bool:
 def _walk(folder: Path) -> list[Path]:
     """Volume files, and folders that hold a DICOM series, in alphabetical order."""
     found: list[Path] = []
+    seen: set[str] = set()  # links may lead back
     for root, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
         volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
@@ -84,7 +91,10 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
         return str(key(name))
     if key in item:
         return str(item[key])
-    match = re.search(key, name)
+    try:
+        match = re.search(key, name)
+    except (re.error, TypeError) as error:
+        raise InputError(f"subject_key '{key}' is no valid regular expression ({error})") from error
     if match is None:
         raise InputError(
             f"{item['image']}: subject_key '{key}' is neither a column of dataset.json nor a regular expression "
@@ -114,29 +124,30 @@ def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bo
     if not os.path.exists(path):
         return "does not exist; correct dataset.json"
     try:
-        image = np.asarray(_loader()(path))
+        scan = _loader()(path)
+        image, affine = np.asarray(scan), np.asarray(scan.affine)
     except Exception as error:  # a damaged file may raise anything, from any reader
         reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
         return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
     channels, size = image.shape[0], image.shape[1:]
     if channels != 1:
         return f"holds {channels} volumes or colours; store one scan a file"
-    while len(size) > spatial_dims and size[-1] == 1:
-        size = size[:-1]
     if len(size) != spatial_dims or min(size) < min_size:
         shown = " x ".join(str(n) for n in size)
         return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
     if not np.isfinite(image).all():
         return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
+    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        return "has no valid orientation and spacing (its affine matrix is singular); correct the header"
     if not constant and image.min() == image.max():
         return f"is constant (every voxel is {image.flat[0]:g}); remove it"
     return None
 
 
 def _stamp(path: str) -> list[int]:
-    """Size and time of change of a file, or of a folder's newest change."""
-    state = os.stat(path)
-    return [state.st_size, state.st_mtime_ns]
+    """Size and time of the last change of a file, or of all files of a folder."""
+    states = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
+    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
 
 
 def _check_all(
@@ -145,7 +156,8 @@ def _check_all(
     """Problems by path. What was found good is remembered in ``record`` by path, size and time of change."""
     known: dict[str, list] = {}
     if record is not None and record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))
+        with suppress(ValueError):  # a record cut short by a crash is made anew
+            known = json.loads(record.read_text(encoding="utf-8"))
 
     def stamp(path: str) -> list[int]:
         return [*_stamp(path), spatial_dims, min_size]
@@ -156,9 +168,14 @@ def _check_all(
         found = dict(zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True))
     problems = {path: problem for path, problem in found.items() if problem is not None}
     if record is not None:
-        record.parent.mkdir(parents=True, exist_ok=True)
         good = {path: stamp(path) for path in paths if path not in problems}
-        record.write_text(json.dumps(good, indent=1), encoding="utf-8")
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(good, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cache_dir {record.parent} cannot be written ({error.strerror}): pass another --cache_dir"
+            ) from error
     return problems
 
 
@@ -276,14 +293,18 @@ def scale_intensity(
     Returns:
         a dictionary transform that clips to 0..1.
     """
+    if intensity not in ("percentiles", "window"):
+        raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{intensity}'")
+    check_numbers({"window": window}, lowest=-math.inf, count=2)
+    check_numbers({"percentiles": percentiles}, count=2)
+    if window[0] >= window[1]:
+        raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
+    if not percentiles[0] < percentiles[1] <= 100:
+        raise InputError(f"percentiles {list(percentiles)} must be [lower, upper], within 0 to 100")
     if intensity == "percentiles":
         return ScaleIntensityRangePercentilesd(
             keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
         )
-    if intensity != "window":
-        raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{intensity}'")
-    if window[0] >= window[1]:
-        raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
     return ScaleIntensityRanged(
         keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
     )

@@ -13,9 +13,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 
 class InputError(ValueError):
@@ -48,6 +51,32 @@ def user_message(error: BaseException | None) -> str | None:
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+def check_numbers(values: Mapping[str, Any], lowest: float = 0, whole: bool = False, count: int | None = None) -> None:
+    """
+    Refuse settings that are not the numbers they should be.
+
+    Args:
+        values: settings by id.
+        lowest: smallest number allowed.
+        whole: whole numbers only.
+        count: None for a single number; else a list of so many, 0 for a list of any length.
+
+    Raises:
+        InputError: naming the first setting that does not fit.
+    """
+    kind = "whole number" if whole else "number"
+    wanted = f"a {kind}" if count is None else f"a list of {kind}s" if count == 0 else f"{count} {kind}s"
+    for name, value in values.items():
+        numbers = [value] if count is None else value
+        fits = isinstance(numbers, list | tuple) and (not count or len(numbers) == count)
+        for number in numbers if fits else ():
+            right_kind = isinstance(number, int if whole else int | float) and not isinstance(number, bool)
+            fits = fits and right_kind and lowest <= number < math.inf
+        if not fits:
+            bound = "" if lowest == -math.inf else f" of {lowest:g} or more"
+            raise InputError(f"{name} must be {wanted}{bound}, not {value!r}: pass --{name} accordingly")
 
 
 def report_input_errors() -> None:

@@ -35,29 +35,43 @@ from .visualisation import curves_figure, matching_figure
 
 class StopAtBrokenLoss:
     """
-    End training when the loss is no longer finite, before the weights take it in.
+    End training when the loss is no longer finite, before the weights take it in; at the end of an epoch also when the
+    weights or what they predict for held-back pairs are not finite, before they are saved.
 
     Args:
         loss: the training loss, whose terms the message names.
         folder: of the checkpoint.
+        network: whose weights are looked at.
+        evaluator: whose predictions are looked at.
     """
 
-    def __init__(self, loss: GVSLLoss, folder: str) -> None:
-        self.loss, self.folder = loss, Path(folder)
+    def __init__(self, loss: GVSLLoss, folder: str, network: torch.nn.Module, evaluator: Workflow) -> None:
+        self.loss, self.folder, self.network, self.evaluator = loss, Path(folder), network, evaluator
 
     def attach(self, engine: Workflow) -> None:
+        """Register with the trainer, before the handlers that validate and save."""
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_weights)
+        self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.check_prediction)
 
     def __call__(self, engine: Workflow) -> None:
-        if math.isfinite(engine.state.output["loss"].item()):
-            return
+        state = engine.state
+        if not math.isfinite(state.output["loss"].item()):
+            terms = ", ".join(f"{name} {value:g}" for name, value in self.loss.terms.items())
+            self._stop(f"the loss is not finite at epoch {state.epoch}, iteration {state.iteration} ({terms})")
+
+    def check_weights(self, engine: Workflow) -> None:
+        if not all(weight.isfinite().all() for weight in self.network.parameters()):
+            self._stop(f"the weights are not finite after epoch {engine.state.epoch}")
+
+    def check_prediction(self, evaluator: Workflow) -> None:
+        if not evaluator.state.output["pred"]["displacement"].isfinite().all():
+            self._stop(f"what the network predicts is not finite after epoch {evaluator.state.epoch}")
+
+    def _stop(self, what: str) -> None:
         path = self.folder / CHECKPOINT
         kept = f"the last good checkpoint is {path}" if path.exists() else "no epoch was completed, nothing was saved"
-        terms = ", ".join(f"{name} {value:g}" for name, value in self.loss.terms.items())
-        raise InputError(
-            f"the loss is not finite at epoch {engine.state.epoch}, iteration {engine.state.iteration} ({terms}); "
-            f"{kept}: lower --learning_rate or the weight of that term"
-        )
+        raise InputError(f"{what}; {kept}: lower --learning_rate or the weights of the loss")
 
 
 class ProgressBar:
@@ -76,6 +90,7 @@ class ProgressBar:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.COMPLETED, self.completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     def epoch_started(self, engine: Workflow) -> None:
         if self.bar is None:
@@ -93,6 +108,11 @@ class ProgressBar:
     def completed(self, engine: Workflow) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def failed(self, engine: Workflow, error: Exception) -> None:
+        """End the bar's line, so that the error gets one of its own."""
+        self.completed(engine)
+        raise error
 
 
 class History:

@@ -111,10 +111,12 @@ def list_pairs(
             raise InputError(
                 f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
             )
-        listed = [{"image": fixed, "moving": path} for path in movers if path != fixed]
-        listed = (
-            [{**pair, "moving_label": label} for pair, label in zip(listed, labels, strict=True)] if labels else listed
-        )
+        together = zip(movers, labels or [None] * len(movers), strict=True)
+        listed = [
+            {"image": fixed, "moving": path} | ({"moving_label": label} if label else {})
+            for path, label in together
+            if path != fixed
+        ]
     elif dataset_dir is not None:
         scans = find_scans(dataset_dir, min_subjects=1)
         others = [scan for scan in scans if scan["image"] != fixed] if fixed else scans[1:]

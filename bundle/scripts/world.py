@@ -79,13 +79,14 @@ class WorldMatch:
     def __call__(self, points: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            points: ``x``, ``(N, *size)`` in millimetres of the fixed scan's world.
+            points: ``x``, ``(N, ...)`` in millimetres of the fixed scan's world.
 
         Returns:
-            ``phi(x)``, ``(N, *size)`` in millimetres of the moving scan's world.
+            ``phi(x)``, ``(N, ...)`` in millimetres of the moving scan's world.
         """
         prepared = transform_points(torch.linalg.inv(self.fixed_affine.double()), points)
-        local = sample(self.local_displacement[None].to(prepared), prepared[None], padding_mode="border")[0]
+        listed = prepared.reshape(1, len(points), -1, *[1] * (len(points) - 1))
+        local = sample(self.local_displacement[None], listed, padding_mode="border").reshape(prepared.shape)
         aligned = transform_points(self.affine, prepared + local)
         return transform_points(self.moving_affine, aligned)
 
