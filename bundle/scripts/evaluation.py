@@ -25,6 +25,7 @@ import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 from monai.metrics import compute_dice, compute_hausdorff_distance
+from monai.networks.utils import one_hot
 
 from .clustering import clustering_measures, sample_features
 from .errors import InputError
@@ -32,19 +33,22 @@ from .geometry import jacobian_determinant, warp
 from .losses import LocalNCCLoss
 from .metrics import MatchingQuality
 from .networks import GVSL
+from .pairing import check_label
 
 
-def structure_masks(labels: Sequence[torch.Tensor], codes: Sequence[int]) -> list[torch.Tensor]:
+def number_structures(label: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
     """
     Args:
-        labels: ``(B, 1, D, H, W)`` each.
-        codes: the structures.
+        label: label map of any shape.
+        groups: for each structure the label codes that make it up.
 
     Returns:
-        for each label map a mask per structure, ``(B, K, D, H, W)``, float.
+        of the same shape: 1 for the first structure, 2 for the second ..., 0 elsewhere.
     """
-    wanted = torch.as_tensor(list(codes)).reshape(1, -1, *[1] * (labels[0].dim() - 2))
-    return [(label.round().long() == wanted.to(label.device)).float() for label in labels]
+    table = {code: number for number, codes in enumerate(groups, start=1) for code in codes}
+    found, inverse = torch.unique(label.round().long(), return_inverse=True)
+    numbers = torch.as_tensor([table.get(int(code), 0) for code in found], device=label.device)
+    return numbers[inverse].to(label.dtype)
 
 
 class DetailedQuality(MatchingQuality):
@@ -54,7 +58,7 @@ class DetailedQuality(MatchingQuality):
 
     Args:
         network: restores the corrupted image.
-        codes: label codes of the structures; empty without labels.
+        groups: for each structure the label codes that make it up; empty without labels.
         spacing: voxel size in millimetres.
         ncc: the local NCC to report.
     """
@@ -62,12 +66,12 @@ class DetailedQuality(MatchingQuality):
     def __init__(
         self,
         network: GVSL,
-        codes: Sequence[int] = (),
+        groups: Sequence[Sequence[int]] = (),
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         ncc: LocalNCCLoss | None = None,
     ) -> None:
         super().__init__(ncc)
-        self.network, self.codes, self.spacing = network, list(codes), list(spacing)
+        self.network, self.groups, self.spacing = network, list(groups), list(spacing)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """
@@ -80,6 +84,8 @@ class DetailedQuality(MatchingQuality):
             with labels, ``structure_dice_before`` / ``_after`` and ``structure_hd95_before`` / ``_after`` ``(B, K)``,
             NaN where a structure is in neither or (distance) only one of the two.
         """
+        labels = [key for key in ("image_label", "moving_label") if key in data and self.groups]
+        data = {**data, **{key: number_structures(data[key], self.groups) for key in labels}}
         result = super().__call__(data)
         displacement = data["pred"]["displacement"]
         determinant = jacobian_determinant(displacement).flatten(1).clamp(min=1e-3)
@@ -89,12 +95,14 @@ class DetailedQuality(MatchingQuality):
         result["restored"] = restored
         error = (restored - data["moving"].to(displacement)).square().flatten(1).mean(dim=1)
         result["restoration_error"] = error[:, None]
-        if self.codes and "image_label" in data and "moving_label" in data:
-            fixed, moving = (data[key].to(displacement) for key in ("image_label", "moving_label"))
+        if len(labels) == 2:
+            fixed, moving = (data[key].to(displacement) for key in labels)
             carried = warp(moving, displacement, mode="nearest")
-            reference, before, after = structure_masks([fixed, moving, carried], self.codes)
+            reference, before, after = (
+                one_hot(label, len(self.groups) + 1)[:, 1:] for label in (fixed, moving, carried)
+            )
             for name, masks in {"before": before, "after": after}.items():
-                result[f"structure_dice_{name}"] = compute_dice(masks, reference)
+                result[f"structure_dice_{name}"] = compute_dice(masks, reference, include_background=True)
                 with warnings.catch_warnings():  # a structure missing in one of the two gives NaN, which is meant
                     warnings.simplefilter("ignore")
                     distance = compute_hausdorff_distance(
@@ -112,7 +120,7 @@ class Evaluation:
     Args:
         folder: where to.
         network: whose local features are clustered.
-        codes: label codes of the structures.
+        groups: for each structure the label codes that make it up.
         names: their names, in the same order.
         scans: prepared scans with ``image`` and ``label`` ``(1, D, H, W)``, for the clustering; None without labels.
         subjects: subject of each of these scans.
@@ -136,7 +144,7 @@ class Evaluation:
         self,
         folder: str,
         network: GVSL,
-        codes: Sequence[int] = (),
+        groups: Sequence[Sequence[int]] = (),
         names: Sequence[str] = (),
         scans: Any = None,
         subjects: Sequence[str] = (),
@@ -144,7 +152,8 @@ class Evaluation:
         neighbours: int = 5,
         seed: int = 0,
     ) -> None:
-        self.folder, self.network, self.codes, self.names = Path(folder), network, list(codes), list(names)
+        self.folder, self.network, self.groups, self.names = Path(folder), network, list(groups), list(names)
+        self.codes = list(range(1, len(self.groups) + 1))
         self.scans, self.subjects = scans, list(subjects)
         self.per_structure, self.neighbours, self.seed = per_structure, neighbours, seed
         self.pairs: list[dict[str, Any]] = []
@@ -199,13 +208,13 @@ class Evaluation:
 
     def _structures(self) -> list[dict[str, Any]]:
         rows = []
-        for code, name in zip(self.codes, self.names, strict=True):
+        for codes, name in zip(self.groups, self.names, strict=True):
             values = {
                 m: [row[f"{m}:{name}"] for row in self.pairs if f"{m}:{name}" in row] for m in self.structure_measures
             }
             found = {m: float(np.nanmean(v)) for m, v in values.items() if v and not np.isnan(v).all()}
             if found:
-                rows.append({"code": code, "structure": name, **found})
+                rows.append({"codes": " ".join(map(str, codes)), "structure": name, **found})
         return rows
 
     def _cluster(self, engine: Workflow) -> None:
@@ -215,7 +224,8 @@ class Evaluation:
             scan = self.scans[index]
             with torch.no_grad():
                 local = self.network.backbone(scan["image"][None].to(engine.state.device))[1][0]
-            features, codes = sample_features(local, scan["label"][0], self.per_structure, rng)
+            label = number_structures(scan["label"][0], self.groups)
+            features, codes = sample_features(local, label, self.per_structure, rng)
             self.features.append(features)
             self.feature_codes.append(codes)
         measures = clustering_measures(self.features, self.feature_codes, self.subjects, self.neighbours)
@@ -237,28 +247,39 @@ class Evaluation:
         return "\n".join([*lines, f"written to {self.folder}"])
 
 
-def described_structures(dataset_dir: str, scans: Sequence[dict[str, Any]]) -> dict[str, list]:
+def described_structures(
+    dataset_dir: str, scans: Sequence[dict[str, Any]], merged: str | None = None
+) -> dict[str, list[Any]]:
     """
-    Codes and names of the structures of a labelled folder.
+    The structures of a labelled folder; refuses label maps that do not fit their scans or the description.
 
     Args:
         dataset_dir: the folder, with a dataset.json.
         scans: its scans.
+        merged: name of an entry of dataset.json that merges label codes: a list of ``{"name", "source_values"}``; None
+            takes each code of its ``labels`` for a structure.
 
     Returns:
-        ``codes`` and ``names`` from dataset.json's ``labels`` (background left out); both empty without labels.
+        ``names`` and ``groups`` (the label codes of each structure), without the background; both empty where not every
+        scan has a label map.
 
     Raises:
-        InputError: when scans have labels but dataset.json does not say which.
+        InputError: when dataset.json does not say which structures there are, or a label map does not fit.
     """
     if not all("label" in scan for scan in scans):
-        return {"codes": [], "names": []}
+        return {"names": [], "groups": []}
     description = Path(dataset_dir) / "dataset.json"
-    labels = json.loads(description.read_text(encoding="utf-8")).get("labels")
+    content = json.loads(description.read_text(encoding="utf-8"))
     try:
-        pairs = sorted((int(code), str(name)) for code, name in labels.items())
-    except (AttributeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{description}: 'labels' must map each code to a name, as in {{'0': 'background', ...}}"
-        ) from error
-    return {"codes": [code for code, _ in pairs if code], "names": [name for code, name in pairs if code]}
+        known = {int(code): str(name) for code, name in content["labels"].items()}
+        if merged is None:
+            names, groups = [known[code] for code in sorted(known) if code], [[code] for code in sorted(known) if code]
+        else:
+            names = [str(entry["name"]) for entry in content[merged]]
+            groups = [[int(code) for code in entry["source_values"]] for entry in content[merged]]
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        wanted = "'labels' that map each code to a name" + (f" and '{merged}' that merges codes" if merged else "")
+        raise InputError(f"{description} needs {wanted} ({type(error).__name__} {error})") from error
+    for scan in scans:
+        check_label(scan["image"], scan["label"], [0, *known])
+    return {"names": names, "groups": groups}

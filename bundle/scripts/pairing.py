@@ -106,12 +106,13 @@ def list_pairs(
     if pairs is not None:
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
-        movers, labels = expand(moving), [] if moving_label is None else expand(moving_label)
+        movers = expand(moving)
+        labels: list[str] = [] if moving_label is None else expand(moving_label)
         if labels and len(labels) != len(movers):
             raise InputError(
                 f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
             )
-        together = zip(movers, labels or [None] * len(movers), strict=True)
+        together = zip(movers, labels or [""] * len(movers), strict=True)
         listed = [
             {"image": fixed, "moving": path} | ({"moving_label": label} if label else {})
             for path, label in together

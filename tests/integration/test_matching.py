@@ -1,0 +1,250 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The configurations that use a model: inference, label propagation, features, correspondence, evaluation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from make_phantoms import main as make_phantoms
+from monai.bundle import ConfigWorkflow
+from scripts.errors import InputError, user_message
+from scripts.heads import AffineHead, DeformableHead, RestorationHead
+from scripts.networks import GVSL, UNetBackbone
+
+BUNDLE = Path(__file__).parents[2] / "bundle"
+SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
+HEART = (205, 420, 500, 550, 600, 820, 850)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    assert make_phantoms([str(folder), "--subjects", "5", "--spacing", "10"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An untrained network whose heads are shaken, so that its maps are no identities."""
+    torch.manual_seed(0)
+    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    with torch.no_grad():
+        network.affine_head.parameters_of_map.weight.normal_(std=0.05)
+        network.deformable_head.displacement.weight.normal_(std=0.05)
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def run(names, model, output, monkeypatch, **overrides):
+    """Run a configuration in this process, as ``python -m monai.bundle run`` does."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLE / "configs" / f"{name}.json") for name in names],
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        model=str(model),
+        output_dir=str(output),
+        **{**SETTINGS, **overrides},
+    )
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    workflow.initialize()
+    problems = workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    return problems
+
+
+def expect_refusal(message, *args, **kwargs):
+    """The error that reaches the user is one line that matches."""
+    with pytest.raises((InputError, RuntimeError)) as caught:
+        run(*args, **kwargs)
+    shown = user_message(caught.value)
+    assert shown is not None
+    assert message in shown
+
+
+def test_inference_writes_in_the_fixed_scans_geometry(phantoms, model, tmp_path, monkeypatch):
+    """Phantoms are stored in different orientations and spacings; everything comes in the fixed scan's own."""
+    images, labels = phantoms / "imagesTr", phantoms / "labelsTr"
+    fixed = images / "phantom_000.nii.gz"
+    moving = {"moving": f"{images}/phantom_00[12].nii.gz", "moving_label": f"{labels}/phantom_00[12].nii.gz"}
+    assert run(["inference"], model, tmp_path, monkeypatch, fixed=str(fixed), **moving) == []
+    reference = nib.load(fixed)
+    assert nib.aff2axcodes(reference.affine) != nib.aff2axcodes(nib.load(images / "phantom_001.nii.gz").affine)
+    for name in ("phantom_001", "phantom_002"):
+        folder = tmp_path / f"{name}_to_phantom_000"
+        names = {path.name for path in folder.iterdir()}
+        kinds = ("warped", "warped_label", "displacement", "jacobian", "probabilities")
+        assert names == {*(f"{kind}.nii.gz" for kind in kinds), "affine.txt", "probabilities.txt"}
+        for kind in kinds:
+            written = nib.load(folder / f"{kind}.nii.gz")
+            assert written.shape[:3] == reference.shape
+            assert np.allclose(written.affine, reference.affine, atol=1e-4)
+        carried = np.asarray(nib.load(folder / "warped_label.nii.gz").dataobj)
+        assert set(np.unique(carried)) <= {0, *HEART}
+        shares = nib.load(folder / "probabilities.nii.gz").get_fdata()
+        codes = np.loadtxt(folder / "probabilities.txt")
+        inside = shares.sum(-1) > 0.999
+        agree = codes[shares.argmax(-1)][inside] == carried[inside]
+        assert inside.mean() > 0.5
+        assert agree.mean() > 0.95
+        assert np.loadtxt(folder / "affine.txt").shape == (4, 4)
+
+
+def test_matching_a_scan_with_itself_by_an_untrained_model_keeps_it(phantoms, tmp_path, monkeypatch):
+    """Heads at zero are the identity: the other scan is the same file, so it comes back unchanged, in its geometry."""
+    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    scan = phantoms / "imagesTr" / "phantom_001.nii.gz"
+    twin = tmp_path / "twin.nii.gz"
+    twin.write_bytes(scan.read_bytes())
+    out = tmp_path / "out"
+    run(["inference"], tmp_path / "model.pt", out, monkeypatch, fixed=str(scan), moving=str(twin))
+    warped = nib.load(out / "twin_to_phantom_001" / "warped.nii.gz").get_fdata()
+    original = nib.load(scan).get_fdata()
+    assert np.abs(warped - original)[1:-1, 1:-1, 1:-1].max() < 1
+    assert np.allclose(np.loadtxt(out / "twin_to_phantom_001" / "affine.txt"), np.eye(4), atol=1e-4)
+    jacobian = nib.load(out / "twin_to_phantom_001" / "jacobian.nii.gz").get_fdata()
+    assert np.allclose(jacobian, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("vote", ["majority", "similarity"])
+def test_labels_for_a_folder(phantoms, model, tmp_path, monkeypatch, vote):
+    atlas, label = ([f"{phantoms}/{part}/phantom_00{i}.nii.gz" for i in (0, 1)] for part in ("imagesTr", "labelsTr"))
+    overrides = {"dataset_dir": str(phantoms), "atlas": atlas, "atlas_label": label, "vote": vote}
+    assert run(["inference", "propagate"], model, tmp_path, monkeypatch, **overrides) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"phantom_00{i}.nii.gz" for i in (2, 3, 4)]
+    for path in tmp_path.iterdir():
+        written, scan = nib.load(path), nib.load(phantoms / "imagesTr" / path.name)
+        assert written.shape == scan.shape
+        assert np.allclose(written.affine, scan.affine, atol=1e-4)
+        assert len(set(np.unique(written.dataobj)) & set(HEART)) >= 5
+
+
+def test_features_are_written_per_scan(phantoms, model, tmp_path, monkeypatch):
+    run(["inference", "features"], model, tmp_path, monkeypatch, dataset_dir=str(phantoms))
+    assert np.load(tmp_path / "phantom_003_global.npy").shape == (16,)
+    assert nib.load(tmp_path / "phantom_003_local.nii.gz").shape == (28, 24, 24, 4)
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, monkeypatch):
+    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    scan, twin = phantoms / "imagesTr" / "phantom_002.nii.gz", tmp_path / "twin.nii.gz"
+    twin.write_bytes(scan.read_bytes())
+    voxel = [n // 2 for n in nib.load(scan).shape]
+    options = {"fixed": str(scan), "moving": str(twin), "voxel": voxel}
+    run(["inference", "correspond"], tmp_path / "model.pt", tmp_path / "out", monkeypatch, **options)
+    found = json.loads((tmp_path / "out" / "correspondence.json").read_text())
+    assert np.allclose(found["by_match"]["voxel"], voxel, atol=0.02)
+    spacing = nib.load(scan).header.get_zooms()
+    offset = (np.array(found["by_features"]["voxel"]) - voxel) * spacing
+    assert np.linalg.norm(offset) < 12  # the grid that was searched has 10 mm
+    assert found["similarity"] > 0.8
+    assert nib.load(tmp_path / "out" / "similarity.nii.gz").shape == nib.load(scan).shape
+
+
+def test_evaluation_writes_every_measure(phantoms, model, tmp_path, monkeypatch):
+    overrides = {"dataset_dir": str(phantoms), "validation_pairs": 3, "held_back": False}
+    assert run(["evaluate"], model, tmp_path, monkeypatch, **overrides) == []
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    names = {"ncc_before", "ncc_after", "dice_before", "dice_after", "hd95_before", "hd95_after", "folded_percentage"}
+    assert names | {"log_jacobian_std", "restoration_error"} <= set(summary["measures"])
+    assert all(np.isfinite(value) for value in summary["measures"].values())
+    assert 0 <= summary["clustering"]["neighbour_purity"] <= 1
+    assert -1 <= summary["clustering"]["silhouette"] <= 1
+    assert [int(row["codes"]) for row in summary["structures"]] == sorted(HEART)
+    lines = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert len(lines) == 4
+    assert (tmp_path / "structures.csv").read_text().count("\n") == 8
+
+
+def test_evaluation_of_merged_structures_and_unknown_labels(phantoms, model, tmp_path, monkeypatch):
+    """Structures can be merged by an entry of dataset.json; a code that it does not describe is refused."""
+    content = json.loads((phantoms / "dataset.json").read_text())
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).symlink_to(phantoms / part)
+    content["halves"] = [
+        {"value": 1, "name": "left", "source_values": [420, 500, 205]},
+        {"value": 2, "name": "right", "source_values": [550, 600]},
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    options = {"dataset_dir": str(tmp_path), "validation_pairs": 2, "held_back": False, "merged_labels": "halves"}
+    run(["evaluate"], model, tmp_path / "out", monkeypatch, **options)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [(row["codes"], row["structure"]) for row in summary["structures"]] == [
+        ("420 500 205", "left"),
+        ("550 600", "right"),
+    ]
+    missing = {**options, "merged_labels": "thirds"}
+    expect_refusal("thirds", ["evaluate"], model, tmp_path / "out", monkeypatch, **missing)
+    del content["labels"]["820"]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    expect_refusal("unknown label 820", ["evaluate"], model, tmp_path / "out", monkeypatch, **options)
+
+
+def test_evaluation_without_labels(phantoms, model, tmp_path, monkeypatch):
+    overrides = {"dataset_dir": str(phantoms / "imagesTr"), "validation_pairs": 2, "held_back": False}
+    run(["evaluate"], model, tmp_path / "out", monkeypatch, **overrides)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "ncc_after" in summary["measures"]
+    assert "dice_after" not in summary["measures"]
+    assert "clustering" not in summary
+
+
+def test_mistakes_are_named(phantoms, model, tmp_path, monkeypatch):
+    images = phantoms / "imagesTr"
+    pair = {"fixed": f"{images}/phantom_000.nii.gz", "moving": f"{images}/phantom_001.nii.gz"}
+    expect_refusal("of another architecture", ["inference"], model, tmp_path, monkeypatch, **pair, features=[4, 8])
+    expect_refusal("does not exist", ["inference"], tmp_path / "no.pt", tmp_path, monkeypatch, **pair)
+    outside = {**pair, "voxel": [1000, 0, 0]}
+    expect_refusal("lies outside", ["inference", "correspond"], model, tmp_path, monkeypatch, **outside)
+    expect_refusal("--voxel", ["inference", "correspond"], model, tmp_path, monkeypatch, **pair)
+    expect_refusal("outputs has no 'all'", ["inference"], model, tmp_path, monkeypatch, **pair, outputs=["all"])
+    wrong = {**pair, "moving_label": f"{phantoms}/labelsTr/phantom_002.nii.gz"}
+    expect_refusal("another geometry", ["inference"], model, tmp_path, monkeypatch, **wrong)
+
+
+def test_scans_that_do_not_meet_are_refused():
+    from monai.data import MetaTensor
+    from scripts.writing import world_match
+
+    names = [MetaTensor(torch.rand(1, 1, 4, 4, 4), meta={"filename_or_obj": [name]}) for name in ("a", "b")]
+    far = {"displacement": torch.full((1, 3, 4, 4, 4), 99.0)}
+    with pytest.raises(InputError, match="b does not overlap a"):
+        world_match({"image": names[0], "moving": names[1], "pred": far})
+
+
+def test_configurations_agree():
+    """What training, inference and evaluation share is the same in all three."""
+    train, inference, evaluate = (
+        json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "inference", "evaluate")
+    )
+    for name in (*train["settings"], "memory_format", "device"):
+        assert train[name] == inference[name] == evaluate[name], name
+    network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
+    assert network == inference["network_def"] == evaluate["network_def"]
+    for name in ("scans", "split", "corruption", "seed", "validation_fraction", "subject_key"):
+        assert train[name] == evaluate[name], name
+    assert train["train"]["preprocessing_transforms"] == evaluate["preprocessing"]["transforms"]
+    kept = [step["_target_"] for step in inference["preprocessing"]["transforms"] if step["_target_"] != "CopyItemsd"]
+    assert kept == [step["_target_"] for step in train["train"]["preprocessing_transforms"]]
