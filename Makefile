@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 
-.PHONY: help setup phantoms pretrain test lint format clean
+.PHONY: help setup phantoms pretrain report test lint format clean
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -41,6 +41,14 @@ pretrain: $(READY)
 	$(PY) -m monai.bundle run --bundle_root bundle --config_file bundle/configs/train.json \
 		--dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/pretrain)" $(ARGS)
 endif
+
+report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder of scans> OUT=<folder>
+	$(if $(MODEL),,$(error make report needs MODEL=<the model.pt of a training run>))
+	$(if $(DATA),,$(error make report needs DATA=<the folder of scans to measure on>))
+	overlay=; settings="$$(dirname "$(MODEL)")/settings.json"; \
+	if [ -f "$$settings" ]; then overlay=",'$$settings'"; fi; \
+	$(PY) -m monai.bundle run --bundle_root bundle --config_file "['bundle/configs/evaluate.json'$$overlay]" \
+		--model "$(MODEL)" --dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/report)" $(ARGS)
 
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 from collections.abc import Mapping
 from contextlib import suppress
@@ -69,7 +68,7 @@ def load_file(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged pickles raise anything
         raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
 
 
@@ -142,7 +141,7 @@ def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None =
         except OSError as error:
             raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
         if (folder / CHECKPOINT).exists() and not resume:
-            raise InputError(f"{name} {folder} already holds a run: pass --resume true to go on, or another --{name}")
+            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
 
 
 def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:

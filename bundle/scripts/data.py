@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import CacheDataset, PersistentDataset
+from monai.data import CacheDataset, ITKReader, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import LoadImage, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
 from torch.utils.data import Dataset
@@ -103,9 +103,18 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
     return match.group(1) if match.groups() else match.group(0)
 
 
+class _SeriesReader(ITKReader):
+    """Tells how uneven slices lie, in slices: ITK drops unreadable ones and stretches the rest over the gap."""
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        array, meta = super().get_data(img)
+        deviation = dict(img).get("ITK_non_uniform_sampling_deviation", 0)
+        return array, {**meta, "gap": deviation / list(img.GetSpacing())[-1]}
+
+
 @cache
-def _loader() -> LoadImage:
-    return LoadImage(image_only=True, ensure_channel_first=True)
+def _loader(series: bool) -> LoadImage:
+    return LoadImage(reader=_SeriesReader if series else None, image_only=True, ensure_channel_first=True)
 
 
 def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
@@ -124,11 +133,13 @@ def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bo
     if not os.path.exists(path):
         return "does not exist; correct dataset.json"
     try:
-        scan = _loader()(path)
+        scan = _loader(os.path.isdir(path))(path)
         image, affine = np.asarray(scan), np.asarray(scan.affine)
     except Exception as error:  # a damaged file may raise anything, from any reader
         reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
         return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
+    if scan.meta.get("gap", 0) > 0.5:
+        return "lacks slices: some are missing or damaged; copy the series anew or remove it"
     channels, size = image.shape[0], image.shape[1:]
     if channels != 1:
         return f"holds {channels} volumes or colours; store one scan a file"
@@ -226,7 +237,7 @@ def find_scans(
         if not skip_bad:
             raise InputError(
                 "\n  ".join(
-                    [f"{len(lines)} of {len(items)} scans cannot be used (--skip_bad true leaves them out):", *lines]
+                    [f"{len(lines)} of {len(items)} scans cannot be used (--skip_bad True leaves them out):", *lines]
                 )
             )
         print("\n  ".join([f"left out {len(lines)} of {len(items)} scans:", *lines]), flush=True)

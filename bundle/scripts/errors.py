@@ -79,6 +79,21 @@ def check_numbers(values: Mapping[str, Any], lowest: float = 0, whole: bool = Fa
             raise InputError(f"{name} must be {wanted}{bound}, not {value!r}: pass --{name} accordingly")
 
 
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """
+    Refuse switches that are no booleans: on the command line ``false`` is a word, and any word would switch on.
+
+    Args:
+        flags: settings by id.
+
+    Raises:
+        InputError: naming the first one that is not True or False.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be True or False, not {value!r}: write --{name} {str(value).capitalize()}")
+
+
 def report_input_errors() -> None:
     """
     Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.

@@ -51,6 +51,15 @@ def number_structures(label: torch.Tensor, groups: Sequence[Sequence[int]]) -> t
     return numbers[inverse].to(label.dtype)
 
 
+def without_nan(value: Any) -> Any:
+    """The same nested containers with None for every NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
 class DetailedQuality(MatchingQuality):
     """
     :class:`~scripts.metrics.MatchingQuality` and what is too slow for training: Dice and 95 % Hausdorff distance of
@@ -198,7 +207,7 @@ class Evaluation:
         plain = [{k: v for k, v in row.items() if ":" not in k} for row in self.pairs]
         self._write_csv("pairs.csv", plain)
         self._write_csv("structures.csv", self.summary["structures"])
-        text = json.dumps(self.summary, indent=4)
+        text = json.dumps(without_nan(self.summary), indent=4, allow_nan=False)
         (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
         print(self._table(), flush=True)
 

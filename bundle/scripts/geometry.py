@@ -117,10 +117,11 @@ def fuse(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(B, N, D, H, W)`` in voxels.
     """
-    grid = voxel_grid(displacement.shape[2:], displacement)
-    linear, offset = affine[:, :, :-1], affine[:, :, -1:]
-    fused = linear @ (grid + displacement).flatten(2) + offset - grid.flatten(1)
-    return fused.reshape(displacement.shape)
+    with torch.autocast(displacement.device.type, enabled=False):  # voxel positions need float32
+        grid = voxel_grid(displacement.shape[2:], displacement)
+        linear, offset = affine[:, :, :-1], affine[:, :, -1:]
+        fused = linear @ (grid + displacement).flatten(2) + offset - grid.flatten(1)
+        return fused.reshape(displacement.shape)
 
 
 def affine_displacement(affine: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

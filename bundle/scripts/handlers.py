@@ -136,17 +136,17 @@ class History:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self, engine: Workflow) -> None:
-        """Keep the rows of a resumed run up to the epoch it goes on from."""
+        """Read the rows of an earlier run; the epochs that are trained (anew) replace theirs."""
         path = self.folder / "history.csv"
-        if engine.state.epoch and path.is_file():
+        if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                read = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-            self.rows = [row for row in read if row["epoch"] <= engine.state.epoch]
+                self.rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
     def epoch_completed(self, engine: SupervisedTrainer) -> None:
         validated = engine.state.epoch % self.interval == 0
         measures = {**engine.state.metrics, **(self.evaluator.state.metrics if validated else {})}
         rate = engine.optimizer.param_groups[0]["lr"]
+        self.rows = [row for row in self.rows if row["epoch"] < engine.state.epoch]
         self.rows.append(
             {"epoch": engine.state.epoch, "learning_rate": rate, **{k: float(v) for k, v in measures.items()}}
         )

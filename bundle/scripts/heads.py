@@ -55,8 +55,7 @@ def match(
         affine = affine_head(moving_global, fixed_global, size)
         aligned = warp(moving_local, affine_displacement(affine, size))
     local_displacement = deformable_head(aligned, fixed_local)
-    with torch.autocast(affine.device.type, enabled=False):  # voxel positions need float32
-        displacement = fuse(affine, local_displacement)
+    displacement = fuse(affine, local_displacement)
     return {"affine": affine, "local_displacement": local_displacement, "displacement": displacement}
 
 
@@ -66,7 +65,9 @@ class AffineHead(nn.Module):
     to rotation, scale, shear and translation (15 numbers in 3D, 7 in 2D), each bounded smoothly by a hyperbolic
     tangent.
 
-    The last layer starts at zero, so training starts at the identity.
+    The last layer starts at zero, so training starts at the identity. It sees by how much the pooled features differ
+    from those of the fixed image paired with itself: the mean over a normalised map varies by a few per cent with the
+    pose, and fed with the mean itself the layer learns rotations much more slowly.
 
     Args:
         in_channels: channels of ONE image's global features.
@@ -116,8 +117,9 @@ class AffineHead(nn.Module):
         Returns:
             ``(B, N, N + 1)`` in float32, voxels of the fixed grid to voxels of the moving image.
         """
-        pooled = self.conv(torch.cat([moving, fixed], dim=1)).flatten(2).mean(dim=2)
-        raw = self.parameters_of_map(pooled).float()
+        both = torch.cat([torch.cat([moving, fixed], dim=1), torch.cat([fixed, fixed], dim=1)])
+        pooled, reference = self.conv(both).flatten(2).float().mean(dim=2).chunk(2)
+        raw = self.parameters_of_map(pooled - reference).float()
         with torch.autocast(raw.device.type, enabled=False):
             parts = [bound * part.tanh() for bound, part in zip(self.bounds, raw.split(self.counts, 1), strict=True)]
             rotation, scale, shear, translation = parts

@@ -93,8 +93,9 @@ class LocalNCCLoss(nn.Module):
             channels = a.shape[1]
             sums = box_sum(torch.cat([a, b, a * a, b * b, a * b], dim=1), self.window) / count
             mean_a, mean_b, square_a, square_b, product = sums.split(channels, dim=1)
-            variance_a = (square_a - mean_a * mean_a).clamp(min=0) + self.epsilon
-            variance_b = (square_b - mean_b * mean_b).clamp(min=0) + self.epsilon
+            # no clamp at 0: where a window is flat, variance and covariance of equal images must round alike
+            variance_a = (square_a - mean_a * mean_a + self.epsilon).clamp(min=self.epsilon / 2)
+            variance_b = (square_b - mean_b * mean_b + self.epsilon).clamp(min=self.epsilon / 2)
             covariance = product - mean_a * mean_b + self.epsilon
             squared = (covariance * covariance / (variance_a * variance_b) * inside).flatten(1)
             return squared.sum(dim=1) / (inside.flatten(1).sum(dim=1) * channels).clamp(min=1)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from ignite.metrics import Average
-from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
 
 from .geometry import inside_volume, jacobian_determinant, warp
@@ -38,11 +37,9 @@ def label_dice(prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tenso
         ``(B,)``; 1 where both are empty.
     """
     codes, numbered = torch.unique(torch.cat([prediction, reference]).round().long(), return_inverse=True)
-    if len(codes) < 2:
-        return (codes == 0).all().float().expand(len(prediction)).to(prediction.device)
-    masks = one_hot(numbered, len(codes))[:, codes != 0]
-    first, second = masks.chunk(2)
-    dice = compute_dice(first, second, include_background=True)
+    masks = one_hot(numbered, max(2, len(codes)))[:, : len(codes)][:, codes != 0]
+    first, second = masks.flatten(2).chunk(2)
+    dice = 2 * (first * second).sum(dim=2) / (first.sum(dim=2) + second.sum(dim=2))  # NaN where found in neither
     return dice.nanmean(dim=1).nan_to_num(1.0)
 
 

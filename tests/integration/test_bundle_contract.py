@@ -1,0 +1,136 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What MONAI's tools and the model zoo expect of the bundle, and what users may set."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from jsonschema import Draft201909Validator
+from monai.bundle import ConfigParser
+
+
+@pytest.fixture
+def parsed(config_files, cohort, tmp_path):
+    """A parser of train.json with overlays and overrides, as the command line makes it; nothing is trained."""
+
+    def make(*overlays: str, **overrides):
+        parser = ConfigParser()
+        parser.read_config(config_files(*overlays))
+        parser.update({"dataset_dir": str(cohort), "output_dir": str(tmp_path), "num_workers": 0, **overrides})
+        return parser
+
+    return make
+
+
+class TestMetadata:
+    @pytest.fixture
+    def metadata(self, repository):
+        return json.loads((repository / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+    def test_passes_the_schema(self, metadata, repository):
+        schema = json.loads((repository / "tests" / "fixtures" / "meta_schema_20240725.json").read_text())
+        Draft201909Validator.check_schema(schema)
+        validator = Draft201909Validator(schema)
+        assert not list(validator.iter_errors(metadata))
+        assert list(validator.iter_errors({**metadata, "network_data_format": None}))  # the schema does look
+
+    def test_version_is_in_the_changelog(self, metadata):
+        assert metadata["version"] in metadata["changelog"]
+        assert all(int(part) < 10 for part in metadata["version"].split("."))
+
+    def test_licence_is_there(self, repository):
+        assert "Apache License" in (repository / "bundle" / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("overlays", [(), ("demo",), ("paper",)], ids=["train", "demo", "paper"])
+def test_properties_are_those_of_a_training_workflow(cohort, tmp_path, workflow, overlays):
+    made = workflow(cohort, tmp_path, overlays)
+    made.initialize()
+    assert made.check_properties() == []
+
+
+class TestOverrides:
+    """Every id below changes what is built."""
+
+    @pytest.mark.parametrize(
+        ("given", "part", "look", "expected"),
+        [
+            ({"features": [4, 8, 16]}, "network_def", lambda n: n.backbone.features, (4, 8, 16)),
+            ({"symmetric": True}, "network_def", lambda n: n.symmetric, True),
+            ({"symmetric": True}, "corrupted_keys", sorted, ["image", "moving"]),
+            ({"symmetric": False}, "corrupted_keys", sorted, ["moving"]),
+            ({"pixdim": [2.0, 1.0, 3.0]}, "network_def", lambda n: n.affine_head.spacing, (2, 1, 3)),
+            ({"learning_rate": 0.125}, "optimizer", lambda o: o.param_groups[0]["lr"], 0.125),
+            (
+                {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4},
+                "loss",
+                lambda loss: list(loss.weights.values()),
+                [2, 3, 4],
+            ),
+            ({"batch_size": 3, "epoch_length": 5}, "train#dataloader", lambda d: (d.batch_size, len(d)), (3, 5)),
+            ({"seed": 9}, "train#dataset", lambda d: d.seed, 9),
+            ({"spatial_size": [12, 20, 16]}, "train#dataset", lambda d: d[0]["image"].shape, (1, 12, 20, 16)),
+            ({"pixdim": [2.0, 2.0, 2.0]}, "train#dataset", lambda d: d[0]["image"].shape, (1, 24, 24, 24)),
+            ({"epochs": 7}, "train#trainer", lambda t: t.state.max_epochs, 7),
+            ({"epochs": 7}, "lr_scheduler", lambda s: s.T_max, 7),
+            ({"epoch_length": 11}, "train#trainer", lambda t: t.state.epoch_length, 11),
+            ({"amp": True}, "train#trainer", lambda t: t.amp, True),
+            ({"resume": True}, "train#handlers", lambda h: [x.resume for x in h if hasattr(x, "resume")], [True]),
+        ],
+        ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+    )
+    def test_override(self, parsed, given, part, look, expected):
+        defaults = {"features": [4, 8], "spatial_size": [24, 24, 24], "pixdim": [1.0, 1.0, 1.0]}
+        assert look(parsed(**{**defaults, **given}).get_parsed_content(part)) == expected
+
+
+class TestPaper:
+    """paper.json is the published setting."""
+
+    def test_network(self, parsed):
+        network = parsed("paper").get_parsed_content("network_def")
+        assert sum(weight.numel() for weight in network.parameters()) == 32_440_739
+        assert sum(weight.numel() for weight in network.backbone.parameters()) == 23_538_144
+        assert (network.symmetric, network.corrupted) == (False, "moving")
+        bounds = network.affine_head.bounds[:3]
+        assert bounds == pytest.approx([math.pi / 9, 0.25, math.pi / 18], rel=1e-4)
+
+    def test_course(self, parsed):
+        """Adam at a constant 1e-4, 200,000 steps of two pairs."""
+        parser = parsed("paper", features=[4, 8])
+        assert parser.get_parsed_content("epochs") * parser.get_parsed_content("epoch_length") == 200_000
+        assert parser.get_parsed_content("batch_size") == 2
+        optimizer, scheduler = (parser.get_parsed_content(name) for name in ("optimizer", "lr_scheduler"))
+        assert type(optimizer) is torch.optim.Adam
+        for _ in range(20):
+            optimizer.step()
+            scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == 1e-4
+
+    def test_loss(self, parsed):
+        """The NCC of zero-padded sums: two flat images score 0, of which the masked form says that they are equal."""
+        loss, ours = (parsed(*names).get_parsed_content("loss") for names in (["paper"], []))
+        assert loss.weights == {"matching": 1, "smoothness": 1, "restoration": 1}
+        assert (loss.matching.window, loss.field) == (9, "local_displacement")
+        flat = torch.zeros(1, 1, 12, 12, 12)
+        assert loss.matching(flat, flat) == 1
+        assert ours.matching(flat, flat) == 0
+
+    def test_intensities(self, parsed):
+        prepare = parsed("paper").get_parsed_content("train#preprocessing")
+        scaling = next(step for step in prepare.transforms if type(step).__name__.startswith("ScaleIntensity"))
+        scaled = scaling({"image": torch.tensor([[-1024.0, 0.0, 1024.0, 2048.0]])})["image"]
+        assert scaled.tolist() == [[0, 0.5, 1, 1]]

@@ -1,0 +1,300 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Pre-training as a whole: it learns, it is reproducible, it goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether nested containers of tensors agree bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return first == second
+
+
+def load(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+class Interruption(Exception):
+    """The power fails."""
+
+
+def interrupt(made, event) -> None:
+    """Run an initialised workflow until ``event`` of its trainer."""
+    trainer = made.parser.get_parsed_content("train#trainer")
+
+    def fail() -> None:
+        raise Interruption
+
+    trainer.add_event_handler(event, fail)
+    with pytest.raises(RuntimeError) as caught:
+        made.run()
+    error: BaseException | None = caught.value
+    while error is not None and not isinstance(error, Interruption):
+        error = error.__cause__ or error.__context__
+    assert error is not None, caught.value
+
+
+class TestRun:
+    def test_files_and_measures(self, cohort, tmp_path, pretrain, capsys):
+        """Best and last checkpoints, history, curves, pictures, settings; the summary names them."""
+        rows = pretrain(cohort, tmp_path, picture_interval=2, epochs=2)
+        names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        fixed = {"checkpoint.pt", "model.pt", "history.csv", "settings.json", "curves.png", "pictures/epoch_0002.png"}
+        assert fixed <= names
+        assert all("tensorboard" in name for name in names - fixed)
+        assert [row["epoch"] for row in rows] == [1, 2]
+        measures = {"ncc_before", "ncc_after", "dice_before", "dice_after", "folded_percentage"}
+        assert measures <= set(rows[0])
+        for row in rows:
+            assert np.isclose(row["train_loss"], row["matching"] + row["smoothness"] + row["restoration"], atol=1e-5)
+        shown = capsys.readouterr().out
+        assert "Pre-training ended after epoch 2" in shown
+        assert all(str(tmp_path / name) in shown for name in fixed)
+        state = load(tmp_path / "checkpoint.pt")
+        assert state["epoch"] == 2
+        assert same(list(state["network"]), list(load(tmp_path / "model.pt")))
+
+    def test_learning_rate_of_an_epoch_is_the_one_it_was_trained_with(self, cohort, tmp_path, pretrain):
+        rows = pretrain(cohort, tmp_path, epochs=3, epoch_length=1, learning_rate=0.004)
+        assert np.allclose([row["learning_rate"] for row in rows], [0.004, 0.003, 0.001])
+
+    def test_model_is_that_of_the_best_validation(self, cohort, tmp_path, pretrain):
+        """A later, worse epoch does not replace it: learning at 1 destroys what the first epoch learnt."""
+        schedule = {
+            "_target_": "torch.optim.lr_scheduler.LambdaLR",
+            "optimizer": "@optimizer",
+            "lr_lambda": "$lambda epoch: [0, 1000, 1000][epoch]",
+        }
+        rows = pretrain(cohort, tmp_path, epochs=2, lr_scheduler=schedule)
+        assert rows[1]["ncc_after"] < rows[0]["ncc_after"]
+        model, state = load(tmp_path / "model.pt"), load(tmp_path / "checkpoint.pt")
+        assert state["best"] == [pytest.approx(rows[0]["ncc_after"]), 1]
+        assert not same(model, state["network"])
+
+    def test_labels_play_no_part_in_training(self, cohort, tmp_path, make_cohort, pretrain):
+        """The same scans without labels give the same losses and weights, but no Dice."""
+        labelled = pretrain(cohort, tmp_path / "labelled", epochs=1)
+        bare = make_cohort(tmp_path / "bare", description=False)
+        plain = pretrain(bare, tmp_path / "plain", epochs=1)
+        assert "dice_after" not in plain[0]
+        assert labelled[0] == {**plain[0], **{name: labelled[0][name] for name in ("dice_before", "dice_after")}}
+        assert same(load(tmp_path / "labelled" / "model.pt"), load(tmp_path / "plain" / "model.pt"))
+
+    def test_disk_cache_changes_nothing_and_serves_the_next_run(self, cohort, tmp_path, pretrain):
+        cache = tmp_path / "cache"
+        expected = pretrain(cohort, tmp_path / "memory", epochs=1)
+        first = pretrain(cohort, tmp_path / "first", epochs=1, cache_dir=str(cache))
+        files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.pt")}
+        second = pretrain(cohort, tmp_path / "second", epochs=1, cache_dir=str(cache))
+        assert expected == first == second
+        assert files
+        assert files == {path: path.stat().st_mtime_ns for path in cache.rglob("*.pt")}
+
+    def test_scans_of_any_grid_are_trained_on_together(self, tmp_path, anatomy, pretrain):
+        """Mixed orientations, spacings and sizes are handled, not refused."""
+        for subject in range(5):
+            volume = anatomy(subject)[: 24 - 3 * subject, ::-1].transpose(np.roll(range(3), subject))
+            affine = np.diag([1 + 0.4 * subject, -1.0, 2.0 - 0.3 * subject, 1.0])
+            nib.save(nib.Nifti1Image(volume, affine), tmp_path / f"{subject}.nii")
+        assert len(pretrain(tmp_path, tmp_path / "out", epochs=1)) == 1
+
+
+class TestReproducibility:
+    def test_one_seed_one_course_with_any_number_of_workers(self, cohort, tmp_path, pretrain):
+        rows = [pretrain(cohort, tmp_path / str(n), num_workers=n, batch_size=2) for n in (0, 1, 2)]
+        assert rows[0] == rows[1] == rows[2]
+        weights = [load(tmp_path / str(n) / "checkpoint.pt")["network"] for n in (0, 1, 2)]
+        assert same(weights[0], weights[1])
+        assert same(weights[0], weights[2])
+
+    def test_another_seed_another_course(self, cohort, tmp_path, pretrain):
+        losses = [pretrain(cohort, tmp_path / str(n), seed=n, epochs=1)[0]["train_loss"] for n in (0, 1)]
+        assert losses[0] != losses[1]
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        ("event", "workers"),
+        [(Events.EPOCH_STARTED(once=3), 0), (Events.ITERATION_COMPLETED(once=8), 1)],
+        ids=["between epochs", "amid an epoch"],
+    )
+    def test_interrupted_is_as_uninterrupted(self, cohort, tmp_path, workflow, pretrain, event, workers):
+        """After two of four epochs everything comes back: weights, optimiser, schedule, history, best, random state."""
+        settings = {"epochs": 4, "num_workers": workers, "symmetric": True}
+        whole, parts = tmp_path / "whole", tmp_path / "parts"
+        expected = pretrain(cohort, whole, **settings)
+        made = workflow(cohort, parts, **settings)
+        made.initialize()
+        interrupt(made, event)
+        assert load(parts / "checkpoint.pt")["epoch"] == 2
+        torch.rand(5), np.random.rand(5)  # another process has another random state
+        resumed = pretrain(cohort, parts, resume=True, **settings)
+        assert resumed == expected
+        first, second = load(whole / "checkpoint.pt"), load(parts / "checkpoint.pt")
+        for name in first:
+            if name != "random_state" or not workers:  # worker processes draw a base seed when they start
+                assert same(first[name], second[name]), name
+        assert same(load(whole / "model.pt"), load(parts / "model.pt"))
+
+    def test_nothing_to_resume_is_a_fresh_start(self, cohort, tmp_path, pretrain):
+        fresh = pretrain(cohort, tmp_path / "fresh", epochs=1)
+        assert pretrain(cohort, tmp_path / "resumed", epochs=1, resume=True) == fresh
+
+    def test_finished_run_stays_as_it_is(self, cohort, tmp_path, pretrain):
+        rows = pretrain(cohort, tmp_path, epochs=1)
+        before = load(tmp_path / "checkpoint.pt")
+        assert pretrain(cohort, tmp_path, epochs=1, resume=True) == rows
+        assert same(load(tmp_path / "checkpoint.pt"), before)
+
+
+class TestCommand:
+    def test_from_the_bundle_root(self, cohort, tmp_path, repository, run_bundle):
+        """No bundle_root is needed there; nothing is written beside output_dir."""
+        bundle = repository / "bundle"
+        before = {path for path in bundle.rglob("*") if "__pycache__" not in path.parts}
+        done = run_bundle(
+            cwd=bundle,
+            bundle_root=None,
+            config_file="configs/train.json",
+            dataset_dir=cohort,
+            output_dir=tmp_path / "out",
+            epochs=1,
+        )
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "out" / "model.pt").is_file()
+        assert {path for path in bundle.rglob("*") if "__pycache__" not in path.parts} == before
+
+    def test_from_elsewhere_with_everything_overridden(self, cohort, tmp_path, run_bundle):
+        """Relative paths are those of the user; what the files say proves that each setting arrived."""
+        given: dict[str, Any] = {
+            "features": [4, 8, 16],
+            "spatial_size": [16, 20, 18],
+            "pixdim": [1.25, 1.0, 1.5],
+            "batch_size": 2,
+            "epochs": 1,
+            "epoch_length": 2,
+            "learning_rate": 0.0025,
+            "seed": 7,
+            "symmetric": True,
+            "amp": False,
+            "matching_weight": 0.5,
+            "smoothness_weight": 3.0,
+            "restoration_weight": 2.0,
+            "resume": True,
+        }
+        (tmp_path / "scans").symlink_to(cohort)
+        done = run_bundle(cwd=tmp_path, dataset_dir="scans", output_dir="runs/one", **given)
+        assert done.returncode == 0, done.stderr
+        out = tmp_path / "runs" / "one"
+        settings = json.loads((out / "settings.json").read_text())
+        assert {name: settings[name] for name in ("features", "spatial_size", "pixdim")} == {
+            name: given[name] for name in ("features", "spatial_size", "pixdim")
+        }
+        state = load(out / "checkpoint.pt")
+        assert state["network"]["backbone.stem.conv_0.conv.weight"].shape[0] == 4
+        assert state["optimizer"]["param_groups"][0]["initial_lr"] == 0.0025
+        assert {entry["step"].item() for entry in state["optimizer"]["state"].values()} == {2}
+        with (out / "history.csv").open() as file:
+            row = {name: float(value) for name, value in next(csv.DictReader(file)).items()}
+        weighted = 0.5 * row["matching"] + 3 * row["smoothness"] + 2 * row["restoration"]
+        assert np.isclose(row["train_loss"], weighted, atol=1e-5)
+
+
+def test_phantoms_are_matched(tmp_path, repository, pretrain):
+    """Trained on the built-in phantoms, the network matches held-back ones clearly better than at first."""
+    subprocess.run(
+        [sys.executable, repository / "tools" / "make_phantoms.py", tmp_path / "phantoms"]
+        + ["--subjects", "20", "--seed", "0", "--spacing", "8"],
+        check=True,
+        capture_output=True,
+    )
+    rows = pretrain(
+        tmp_path / "phantoms",
+        tmp_path / "out",
+        pixdim=[10.0, 10.0, 10.0],
+        spatial_size=[32, 24, 24],
+        intensity="window",
+        features=[8, 16, 32],
+        symmetric=True,
+        smoothness_weight=0.2,
+        learning_rate=0.002,
+        epochs=16,
+        epoch_length=25,
+        val_interval=16,
+        validation_fraction=0.4,
+        validation_pairs=16,
+    )
+    last = rows[-1]
+    assert last["restoration"] < rows[0]["restoration"] / 4
+    assert last["ncc_after"] > last["ncc_before"] + 0.1
+    assert last["dice_after"] > last["dice_before"] + 0.015
+    assert last["folded_percentage"] < 5
+
+
+def test_hippocampus(tmp_path, shared_data, workflow):
+    """Real MR: the two scans of one subject (files 2k - 1 and 2k) are never matched, nor split between the sides."""
+    source, scans = shared_data / "hippocampus", tmp_path / "scans"
+    entries = json.loads((source / "dataset.json").read_text())["training"][:16]
+    for entry in entries:
+        for name in entry.values():
+            (scans / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / name, scans / name)
+    (scans / "dataset.json").write_text(json.dumps({"training": entries}))
+    made = workflow(
+        scans,
+        tmp_path / "out",
+        pixdim=[1.5, 1.5, 1.5],
+        spatial_size=[24, 36, 24],
+        subject_key=r"$lambda name: (int(name[-10:-7]) + 1) // 2",
+        validation_fraction=0.25,
+    )
+    made.initialize()
+    made.run()
+    parser = made.parser
+    training, held = (parser.get_parsed_content(name) for name in ("training_scans", "validation_scans"))
+    subjects = [{scan["subject"] for scan in side} for side in (training, held)]
+    assert not subjects[0] & subjects[1]
+    assert len(training) > len(subjects[0])  # there are subjects with two scans
+    dataset = parser.get_parsed_content("train#dataset")
+    for draw in range(200):
+        fixed, moving, _ = dataset.indices(draw)
+        numbers = [int(re.findall(r"\d+", training[index]["image"])[-1]) for index in (fixed, moving)]
+        assert (numbers[0] + 1) // 2 != (numbers[1] + 1) // 2
+    image = dataset[0]["image"]
+    assert image.shape == (1, 24, 36, 24)
+    assert 0 <= image.min() < 0.2 < image.max() <= 1
+    with (tmp_path / "out" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert float(rows[0]["dice_before"]) > 0

@@ -1,0 +1,193 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Files are written whole, read without running code, and loaded exactly or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scripts import checkpoints
+from scripts.checkpoints import (
+    CHECKPOINT,
+    load_file,
+    load_weights,
+    prepare_output,
+    random_state,
+    restore_random_state,
+    save_atomically,
+    write_settings,
+)
+from scripts.errors import InputError
+
+
+class Bomb:
+    """What a pickle with code in it looks like: unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+class TestSaving:
+    def test_content_comes_back(self, tmp_path):
+        content = {"weights": torch.arange(4.0), "epoch": 3, "nested": [1, {"a": None, "b": (2.5, "text")}]}
+        save_atomically(content, tmp_path / "file.pt")
+        found = load_file(tmp_path / "file.pt")
+        assert torch.equal(found.pop("weights"), content.pop("weights"))
+        assert found == content
+        assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
+
+    @pytest.mark.parametrize("step", ["torch.save", "os.fsync", "os.replace"])
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter")])
+    def test_failure_keeps_the_previous_file(self, tmp_path, monkeypatch, step, error):
+        """Whatever step fails, the old content stays and nothing else is left behind."""
+        path = tmp_path / "file.pt"
+        save_atomically({"epoch": 1}, path)
+
+        def fail(*args):
+            if step == "torch.save":
+                args[1].write(b"half a file")
+            raise error
+
+        module, name = step.split(".")
+        monkeypatch.setattr(getattr(checkpoints, module), name, fail)
+        with pytest.raises(InputError, match=r"file\.pt cannot be written .* the previous one is kept"):
+            save_atomically({"epoch": 2}, path)
+        assert load_file(path) == {"epoch": 1}
+        assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
+
+
+class TestLoading:
+    @pytest.mark.parametrize("write", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))])
+    def test_code_is_refused_and_not_run(self, tmp_path, write):
+        path, trace = tmp_path / "hostile.pt", tmp_path / "trace"
+        write({"network": Bomb(trace)}, path)
+        with pytest.raises(InputError, match=r"hostile\.pt is not a readable checkpoint"):
+            load_file(path)
+        assert not trace.exists()
+        torch.load(path, weights_only=False) if write is torch.save else pickle.loads(path.read_bytes())
+        assert trace.exists()  # it was a real bomb
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(InputError, match=r"none\.pt does not exist"):
+            load_file(tmp_path / "none.pt")
+
+    @given(share=st.floats(0, 0.999))
+    def test_cut_short(self, tmp_path_factory, share):
+        path = tmp_path_factory.mktemp("cut") / "cut.pt"
+        save_atomically({"weights": torch.arange(300.0), "epoch": 3}, path)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(InputError, match=r"cut\.pt is not a readable checkpoint"):
+            load_file(path)
+
+    @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: b"\x80\x02" + b))
+    def test_arbitrary_bytes(self, tmp_path_factory, content):
+        """Whatever lies in a file is refused (or is plain content, which a pickle may be); nothing else is raised."""
+        path = tmp_path_factory.mktemp("bytes") / "bytes.pt"
+        path.write_bytes(content)
+        with suppress(InputError):
+            load_file(path)
+
+
+class TestWeights:
+    @pytest.fixture
+    def module(self):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+
+    def test_exact(self, module):
+        weights = {name: torch.randn_like(value) for name, value in module.state_dict().items()}
+        load_weights(module, weights, "model.pt")
+        assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda w: w.pop("0.bias"), r"of 4 tensors 1 missing \(0\.bias\)"),
+            (lambda w: w.update({"2.bias": torch.zeros(1)}), r"1 unexpected \(2\.bias\)"),
+            (lambda w: w.update({"1.weight": torch.zeros(1, 4)}), r"1 of another shape \(1\.weight\)"),
+        ],
+    )
+    def test_anything_else_is_refused_and_changes_nothing(self, module, change, message):
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        weights = {name: torch.randn_like(value) for name, value in before.items()}
+        change(weights)
+        with pytest.raises(InputError, match=rf"model\.pt is of another architecture: .*{message}"):
+            load_weights(module, weights, "model.pt")
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_random_state_goes_through_a_file(tmp_path):
+    """Every generator draws on as if nothing had happened."""
+
+    def draw() -> list:
+        return [torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random(), random.gauss(0, 1)]
+
+    draw()  # leaves a second Gaussian waiting in numpy and python
+    save_atomically(random_state(), tmp_path / "state.pt")
+    expected = draw()
+    assert draw() != expected
+    restore_random_state(load_file(tmp_path / "state.pt"))
+    assert draw() == expected
+
+
+class TestOutput:
+    def test_is_made(self, tmp_path):
+        prepare_output(str(tmp_path / "a" / "b"), ckpt_dir=str(tmp_path / "c"))
+        assert not list((tmp_path / "a" / "b").iterdir())
+        assert (tmp_path / "c").is_dir()
+
+    @pytest.mark.parametrize("which", ["output_dir", "ckpt_dir"])
+    def test_that_cannot_be_written(self, tmp_path, which):
+        (tmp_path / "file").write_text("keep")
+        folders = {"output_dir": tmp_path / "out", which: tmp_path / "file" / "out"}
+        with pytest.raises(InputError, match=rf"{which} .*file/out cannot be written .*pass another --{which}"):
+            prepare_output(**{name: str(folder) for name, folder in folders.items()})
+        assert (tmp_path / "file").read_text() == "keep"
+
+    @pytest.mark.parametrize("which", ["output_dir", "ckpt_dir"])
+    def test_that_holds_a_run(self, tmp_path, which):
+        """Only going on is allowed; a run whose checkpoints lie elsewhere is protected too."""
+        folders = {"output_dir": str(tmp_path / "out"), which: str(tmp_path / "run")}
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / CHECKPOINT).write_bytes(b"precious")
+        with pytest.raises(InputError, match=rf"{which} .*run already holds a run: pass --resume True"):
+            prepare_output(**folders)
+        prepare_output(**folders, resume=True)
+        assert (tmp_path / "run" / CHECKPOINT).read_bytes() == b"precious"
+
+    def test_settings_of_a_run_stay(self, tmp_path):
+        """A run goes on with its own settings alone; before its first checkpoint they may still change."""
+        path = tmp_path / "settings.json"
+        write_settings(str(tmp_path), {"features": (4, 8)})
+        write_settings(str(tmp_path), {"features": (8, 16)})
+        (tmp_path / CHECKPOINT).write_bytes(b"")
+        kept = path.read_text()
+        write_settings(str(tmp_path), {"features": (8, 16)})
+        with pytest.raises(InputError, match=r"made with features \[8, 16\], not \[4, 8\]: pass --features as it was"):
+            write_settings(str(tmp_path), {"features": (4, 8)})
+        assert path.read_text() == kept
+        path.write_text("{")
+        write_settings(str(tmp_path), {"features": (8, 16)})
+        assert path.read_text() == kept

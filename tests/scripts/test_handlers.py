@@ -1,0 +1,193 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Handlers: what they write, and when they end training."""
+
+from __future__ import annotations
+
+import csv
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from scripts.checkpoints import CHECKPOINT
+from scripts.errors import InputError
+from scripts.handlers import History, MatchingPicture, ProgressBar, StopAtBrokenLoss
+
+
+@pytest.fixture
+def loss():
+    """Terms of a loss, as the handlers read them."""
+    return SimpleNamespace(terms={"matching": 0.5, "smoothness": 0.1, "restoration": 0.2})
+
+
+def trainer(step=lambda engine, batch: {"loss": torch.tensor(0.8)}) -> Engine:
+    """An engine that goes through the events of MONAI's trainer."""
+
+    def update(engine, batch):
+        engine.state.output = step(engine, batch)
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        return engine.state.output
+
+    engine = Engine(update)
+    engine.register_events(*IterationEvents)
+    engine.optimizer = SimpleNamespace(param_groups=[{"lr": 0.01}])
+    return engine
+
+
+class TestStopAtBrokenLoss:
+    @pytest.fixture
+    def network(self):
+        return torch.nn.Linear(2, 1)
+
+    def attach(self, engine, loss, folder, network, prediction=0.0):
+        """With an evaluator that predicts a displacement after each epoch."""
+        evaluator = Engine(lambda *_: {"pred": {"displacement": torch.tensor([0.0, prediction])}})
+        StopAtBrokenLoss(loss, str(folder), network, evaluator).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run([0]))
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+    def test_loss(self, tmp_path, loss, network, value):
+        """The message names the terms, where training stood, what is kept and what to do."""
+        (tmp_path / CHECKPOINT).write_bytes(b"good")
+        engine = trainer(lambda engine, _: {"loss": torch.tensor(float(value) if engine.state.iteration == 3 else 1)})
+        loss.terms["matching"] = float(value)
+        self.attach(engine, loss, tmp_path, network)
+        with pytest.raises(InputError) as caught:
+            engine.run([0, 0], max_epochs=5)
+        message = str(caught.value)
+        assert f"not finite at epoch 2, iteration 3 (matching {value}, smoothness 0.1" in message
+        assert f"the last good checkpoint is {tmp_path / CHECKPOINT}: lower --learning_rate" in message
+
+    def test_weights(self, tmp_path, loss, network):
+        """A finite loss may have a broken gradient; what it leaves must not be saved."""
+
+        def spoil(*_):
+            network.weight.data[0, 1] = torch.nan
+            return {"loss": torch.tensor(0.8)}
+
+        engine, saved = trainer(spoil), []
+        self.attach(engine, loss, tmp_path, network)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, saved.append)
+        with pytest.raises(InputError, match="weights are not finite after epoch 1; no epoch was completed"):
+            engine.run([0], max_epochs=2)
+        assert not saved
+
+    def test_prediction(self, tmp_path, loss, network):
+        engine, saved = trainer(), []
+        self.attach(engine, loss, tmp_path, network, prediction=torch.inf)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, saved.append)
+        with pytest.raises(InputError, match="what the network predicts is not finite after epoch 1"):
+            engine.run([0], max_epochs=2)
+        assert not saved
+
+    def test_fine(self, tmp_path, loss, network):
+        engine = trainer()
+        self.attach(engine, loss, tmp_path, network)
+        assert engine.run([0, 0], max_epochs=2).iteration == 4
+
+
+class TestProgressBar:
+    def test_counts_to_the_end(self, loss, capsys):
+        engine = trainer()
+        ProgressBar(loss).attach(engine)
+        engine.run([0, 0, 0], max_epochs=2)
+        shown = capsys.readouterr().err.split("\r")[-1]
+        assert "epoch 2/2" in shown
+        assert "6/6" in shown
+        assert "loss=0.800, matching=0.500" in shown
+        assert shown.endswith("\n")
+
+    def test_ends_its_line_when_training_fails(self, loss, capsys):
+        """What is reported afterwards begins on a line of its own, and the error goes on to whom it concerns."""
+        engine = trainer(lambda engine, _: {"loss": torch.tensor([0.8, 1 / (2 - engine.state.iteration)][0])})
+        ProgressBar(loss).attach(engine)
+        with pytest.raises(ZeroDivisionError):
+            engine.run([0, 0, 0], max_epochs=1)
+        assert capsys.readouterr().err.endswith("\n")
+
+
+class TestHistory:
+    def run(self, folder, epochs, start=0, value=0.0, interval=1):
+        """An engine whose epochs have a loss of ``value + epoch``; validated every ``interval`` epochs."""
+        evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}))
+        engine = trainer()
+
+        @engine.on(Events.STARTED)
+        def go_on():
+            engine.state.epoch = start
+
+        @engine.on(Events.EPOCH_COMPLETED)
+        def measure():
+            names = ("train_loss", "matching", "smoothness", "restoration")
+            engine.state.metrics = dict.fromkeys(names, value + engine.state.epoch)
+            after = 0.5 + engine.state.epoch / 100
+            evaluator.state.metrics = {"ncc_before": 0.5, "ncc_after": after, "folded_percentage": 0.25}
+
+        History(str(folder), evaluator, interval).attach(engine)
+        engine.run([0], max_epochs=epochs)
+        with (folder / "history.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def test_one_row_an_epoch(self, tmp_path):
+        rows = self.run(tmp_path, 4, interval=2)
+        assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+        assert [row["train_loss"] for row in rows] == ["1.0", "2.0", "3.0", "4.0"]
+        assert [row["ncc_after"] for row in rows] == ["", "0.52", "", "0.54"]
+        assert {row["learning_rate"] for row in rows} == {"0.01"}
+
+    def test_resumed_epochs_replace_theirs(self, tmp_path):
+        """A row written just before an interruption, whose checkpoint was not, gives way."""
+        self.run(tmp_path, 3)
+        rows = self.run(tmp_path, 4, start=2, value=10)
+        assert [row["train_loss"] for row in rows] == ["1.0", "2.0", "13.0", "14.0"]
+
+    def test_fresh_run_forgets_an_old_history(self, tmp_path):
+        self.run(tmp_path, 3)
+        assert [row["train_loss"] for row in self.run(tmp_path, 2, value=10)] == ["11.0", "12.0"]
+
+    def test_summary(self, tmp_path, capsys):
+        self.run(tmp_path, 3)
+        shown = capsys.readouterr().out
+        for line in (
+            r"Pre-training ended after epoch 3",
+            r"train loss +1\.0000 +3\.0000",
+            r"held-back pairs, epoch 3 +unmatched +matched",
+            r"NCC \(1 is equal\) +0\.5000 +0\.5300",
+            r"folded voxels, % +0\.2500",
+        ):
+            assert re.search(line, shown), line
+        assert str(tmp_path / "curves.png") in shown
+        assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_picture_every_few_epochs_of_the_first_pair(tmp_path):
+    """One PNG each, of the pair as it was given."""
+    batch = {name: torch.rand(1, 1, 8, 9, 10) for name in ("image", "moving", "corrupted")}
+    prediction = {"warped": torch.rand(1, 1, 8, 9, 10), "displacement": torch.zeros(1, 3, 8, 9, 10)}
+    seen = []
+
+    def restore(image):
+        seen.append(image)
+        return image
+
+    for epoch in (1, 2, 3, 4):  # MONAI's evaluator runs once, and takes over the trainer's epoch
+        engine = Engine(lambda engine, _: {"pred": prediction})
+        engine.state.device = "cpu"
+        engine.add_event_handler(Events.STARTED, lambda engine, epoch: setattr(engine.state, "epoch", epoch), epoch - 1)
+        MatchingPicture(str(tmp_path), restore, interval=2).attach(engine)
+        engine.run([batch, batch], max_epochs=epoch)
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["epoch_0002.png", "epoch_0004.png"]
+    assert all(torch.equal(image, batch["corrupted"]) for image in seen)
+    assert len(seen) == 2
