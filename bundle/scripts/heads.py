@@ -65,9 +65,7 @@ class AffineHead(nn.Module):
     to rotation, scale, shear and translation (15 numbers in 3D, 7 in 2D), each bounded smoothly by a hyperbolic
     tangent.
 
-    The last layer starts at zero, so training starts at the identity. It sees by how much the pooled features differ
-    from those of the fixed image paired with itself: the mean over a normalised map varies by a few per cent with the
-    pose, and fed with the mean itself the layer learns rotations much more slowly.
+    The last layer starts at zero, so training starts at the identity.
 
     Args:
         in_channels: channels of ONE image's global features.
@@ -78,6 +76,9 @@ class AffineHead(nn.Module):
         max_scale: largest change of scale, 0.25 for 0.75 to 1.25.
         max_shear: radians.
         max_translation: as a fraction of the volume's extent along each axis.
+        relative: give the last layer the difference from what it would see of the fixed image paired with itself, which
+            also makes that pair's map the identity for good; False is the paper's head. The mean of a normalised map
+            varies by a few per cent with the pose, and from the mean itself rotations are learned much more slowly.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class AffineHead(nn.Module):
         max_scale: float = 0.25,
         max_shear: float = math.pi / 18,
         max_translation: float = 0.5,
+        relative: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= max_scale < 1 or not 0 <= max_shear < math.pi / 2:
@@ -106,6 +108,7 @@ class AffineHead(nn.Module):
         nn.init.zeros_(self.parameters_of_map.weight)
         nn.init.zeros_(self.parameters_of_map.bias)
         self.spacing = None if spacing is None else tuple(spacing)
+        self.relative = relative
 
     def forward(self, moving: torch.Tensor, fixed: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """
@@ -117,9 +120,11 @@ class AffineHead(nn.Module):
         Returns:
             ``(B, N, N + 1)`` in float32, voxels of the fixed grid to voxels of the moving image.
         """
-        both = torch.cat([torch.cat([moving, fixed], dim=1), torch.cat([fixed, fixed], dim=1)])
-        pooled, reference = self.conv(both).flatten(2).float().mean(dim=2).chunk(2)
-        raw = self.parameters_of_map(pooled - reference).float()
+        pairs = [torch.cat([image, fixed], dim=1) for image in ([moving, fixed] if self.relative else [moving])]
+        pooled = self.conv(torch.cat(pairs)).flatten(2).float().mean(dim=2)
+        if self.relative:
+            pooled = pooled[: len(fixed)] - pooled[len(fixed) :]
+        raw = self.parameters_of_map(pooled).float()
         with torch.autocast(raw.device.type, enabled=False):
             parts = [bound * part.tanh() for bound, part in zip(self.bounds, raw.split(self.counts, 1), strict=True)]
             rotation, scale, shear, translation = parts

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets import SegResNet
+from scipy.spatial.transform import Rotation
 from scripts.errors import InputError
 from scripts.geometry import affine_displacement, fuse, warp
 from scripts.heads import AffineHead, DeformableHead, RestorationHead, ZMatchingHead
@@ -57,6 +58,23 @@ def test_affine_head_compares_the_images():
     torch.testing.assert_close(head(first, first, size), head(second, second, size), atol=1e-5, rtol=0)
     assert (head(first, second, size) - head(first, first, size)).abs().max() > 1e-3
     assert (head(first, second, size) - head(second, first, size)).abs().max() > 1e-3
+
+
+def test_relative_and_published_affine_head():
+    """relative=False is the paper's head: the same parameters, fed with the mean itself instead of the difference."""
+    torch.manual_seed(0)
+    relative, published = AffineHead(4, 8), AffineHead(4, 8, relative=False)
+    nudge(relative)
+    published.load_state_dict(relative.state_dict())
+    moving, fixed = features(4, (3, 4, 5)), features(4, (3, 4, 5), seed=1)
+    pooled = [published.conv(torch.cat([image, fixed], dim=1)).mean(dim=(2, 3, 4)) for image in (moving, fixed)]
+    size = (12, 16, 20)
+    for head, seen in ((published, pooled[0]), (relative, pooled[0] - pooled[1])):
+        rotation = 0.3 * head.parameters_of_map(seen)[:, :3].tanh()
+        head.bounds = [0.3, 0, 0, 0]
+        found = head(moving, fixed, size)[:, :, :3].detach().numpy()
+        angles = Rotation.from_matrix(found).as_euler("xyz")
+        np.testing.assert_allclose(angles, rotation.detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

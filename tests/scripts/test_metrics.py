@@ -96,18 +96,19 @@ def test_folded_percentage(size):
 
 
 def batch(labels, size=(12, 11, 10)):
-    """A batch of two pairs and a match by a shift of 2 voxels, right for the first pair."""
+    """A batch of two pairs and a match by a shift of 1.7 voxels, right for the first pair."""
     rng = np.random.default_rng(0)
     moving = torch.as_tensor(rng.random((2, 1, *size)), dtype=torch.float32)
     field = torch.zeros(2, 3, *size)
-    field[:, 0] = 2
+    field[:, 0] = 1.7
     fixed = warp(moving, field)
     fixed[1] = torch.as_tensor(rng.random((1, *size)), dtype=torch.float32)
     data = {"image": fixed, "moving": moving, "pred": {"displacement": field, "warped": warp(moving, field)}, "a": 1}
     if labels:
         codes = torch.tensor([0.0, 500.0, 850.0])
         data["moving_label"] = codes[(moving * 3).long()]
-        data["image_label"] = warp(data["moving_label"], field, mode="nearest")
+        data["image_label"] = torch.zeros_like(moving)
+        data["image_label"][:, :, :-2] = data["moving_label"][:, :, 2:]  # the nearest voxel of 1.7 is 2
     return data
 
 
