@@ -111,7 +111,9 @@ class DetailedQuality(MatchingQuality):
                 one_hot(label, len(self.groups) + 1)[:, 1:] for label in (fixed, moving, carried)
             )
             for name, masks in {"before": before, "after": after}.items():
-                result[f"structure_dice_{name}"] = compute_dice(masks, reference, include_background=True)
+                dice = compute_dice(masks, reference, include_background=True, ignore_empty=False)
+                nowhere = (masks + reference).flatten(2).sum(dim=2) == 0
+                result[f"structure_dice_{name}"] = dice.masked_fill(nowhere, torch.nan)
                 with warnings.catch_warnings():  # a structure missing in one of the two gives NaN, which is meant
                     warnings.simplefilter("ignore")
                     distance = compute_hausdorff_distance(

@@ -76,9 +76,9 @@ class AffineHead(nn.Module):
         max_scale: largest change of scale, 0.25 for 0.75 to 1.25.
         max_shear: radians.
         max_translation: as a fraction of the volume's extent along each axis.
-        relative: give the last layer the difference from what it would see of the fixed image paired with itself, which
-            also makes that pair's map the identity for good; False is the paper's head. The mean of a normalised map
-            varies by a few per cent with the pose, and from the mean itself rotations are learned much more slowly.
+        relative: give the last layer the difference from what it would see of the fixed image paired with itself; False
+            is the paper's head. The mean of a normalised map varies by a few per cent with the pose, and from the mean
+            itself rotations are learned much more slowly.
     """
 
     def __init__(
