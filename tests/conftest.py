@@ -25,7 +25,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 from scipy.ndimage import gaussian_filter, shift
 
@@ -199,3 +199,16 @@ def shared_data(repository: Path) -> Path:
     if not (folder / "hippocampus" / "dataset.json").is_file():
         pytest.skip("no real scans: set GVSL_DATA to the folder that holds hippocampus/")
     return folder
+
+
+@pytest.fixture
+def preprocessing(config_files):
+    """The preprocessing of train.json with settings of one's own."""
+
+    def make(**settings):
+        parser = ConfigParser()
+        parser.read_config(config_files())
+        parser.update({"pixdim": [1.0, 1.0, 1.0], "spatial_size": [24, 24, 24], "intensity": "window", **settings})
+        return parser.get_parsed_content("train#preprocessing")
+
+    return make

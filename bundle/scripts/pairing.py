@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from monai.transforms import LoadImage
 
-from .data import check_scan, find_scans
 from .errors import InputError
+from .scans import check_scan, find_scans
 
 Paths = str | Sequence[str]
 

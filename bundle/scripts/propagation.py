@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import find_scans
 from .errors import InputError
 from .geometry import inside_volume
 from .losses import LocalNCCLoss
 from .pairing import Paths, expand, list_pairs
+from .scans import find_scans
 from .world import WorldMatch
 from .writing import label_probabilities, label_type, plain, scan_name, world_match, write_nifti
 

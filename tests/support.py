@@ -1,0 +1,59 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Writers of test scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pydicom
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+
+def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, np.eye(4) if affine is None else affine), path)
+
+
+def write_itk(path: Path, volume: np.ndarray, compression: bool = False) -> None:
+    """Write a volume whose axes run right, anterior, superior; ITK counts towards left and posterior."""
+    image = itk.image_from_array(np.ascontiguousarray(volume.T))
+    image.SetDirection(itk.matrix_from_array(np.diag([-1.0, -1.0, 1.0])))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    itk.imwrite(image, str(path), compression=compression)
+
+
+def write_dicom(folder: Path, volume: np.ndarray, name: str = "slice_{}.dcm") -> None:
+    """Write a series of axial slices, 1 mm apart, with a slope and intercept as CT has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    series, frame = generate_uid(), generate_uid()
+    for index in range(volume.shape[2]):
+        header = pydicom.dataset.FileMetaDataset()
+        header.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        header.MediaStorageSOPInstanceUID = generate_uid()
+        item = pydicom.Dataset()
+        item.file_meta = header
+        item.SOPClassUID, item.SOPInstanceUID = header.MediaStorageSOPClassUID, header.MediaStorageSOPInstanceUID
+        item.SeriesInstanceUID, item.StudyInstanceUID, item.FrameOfReferenceUID = series, series, frame
+        item.Modality, item.PatientID, item.InstanceNumber = "CT", "phantom", index + 1
+        item.ImageOrientationPatient, item.PixelSpacing, item.SliceThickness = [-1, 0, 0, 0, -1, 0], [1, 1], 1
+        item.ImagePositionPatient = [0, 0, index]
+        item.Rows, item.Columns = volume.shape[1], volume.shape[0]
+        item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelRepresentation = 16, 16, 15, 1
+        item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
+        item.RescaleSlope, item.RescaleIntercept = 1, -1024
+        item.PixelData = np.round(volume[:, :, index].T + 1024).astype("<i2").tobytes()
+        pydicom.dcmwrite(folder / name.format(index), item, enforce_file_format=True)
