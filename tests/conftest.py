@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pytest
@@ -212,3 +213,11 @@ def preprocessing(config_files):
         return parser.get_parsed_content("train#preprocessing")
 
     return make
+
+
+@pytest.fixture
+def no_figure_is_left_open():
+    """Every test closes its figures, and the functions that return none close theirs."""
+    plt.close("all")
+    yield
+    assert plt.get_fignums() == []

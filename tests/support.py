@@ -9,16 +9,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Writers of test scans."""
+"""Writers of test scans, and looks at figures."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import itk
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 
@@ -57,3 +60,21 @@ def write_dicom(folder: Path, volume: np.ndarray, name: str = "slice_{}.dcm") ->
         item.RescaleSlope, item.RescaleIntercept = 1, -1024
         item.PixelData = np.round(volume[:, :, index].T + 1024).astype("<i2").tobytes()
         pydicom.dcmwrite(folder / name.format(index), item, enforce_file_format=True)
+
+
+SIZE = (10, 8, 6)  # towards the patient's right, anterior, superior
+
+
+def drawn(figure):
+    """Render a figure, close it, return its pixels."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=40)
+    plt.close(figure)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def marker(axis, end):
+    """A volume that is bright at one end of an axis."""
+    volume = np.zeros(SIZE, np.float32)
+    volume[(slice(None),) * axis + (slice(-2, None) if end else slice(0, 2),)] = 1
+    return volume

@@ -11,9 +11,6 @@
 
 """Pictures of the report."""
 
-import io
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,31 +24,9 @@ from scripts.pictures import (
     plane_pictures,
     shown_planes,
 )
+from support import SIZE, drawn, marker
 
-SIZE = (10, 8, 6)  # towards the patient's right, anterior, superior
-
-
-@pytest.fixture(autouse=True)
-def no_figure_is_left_open():
-    """Every test closes its figures, and the functions that return none close theirs."""
-    plt.close("all")
-    yield
-    assert plt.get_fignums() == []
-
-
-def drawn(figure):
-    """Render a figure, close it, return its pixels."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=40)
-    plt.close(figure)
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def marker(axis, end):
-    """A volume that is bright at one end of an axis."""
-    volume = np.zeros(SIZE, np.float32)
-    volume[(slice(None),) * axis + (slice(-2, None) if end else slice(0, 2),)] = 1
-    return volume
+pytestmark = pytest.mark.usefixtures("no_figure_is_left_open")
 
 
 def test_overlay_and_difference():

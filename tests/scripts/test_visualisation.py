@@ -11,39 +11,14 @@
 
 """Pictures: the right way round, in proportion, drawn and closed without error."""
 
-import io
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
-from PIL import Image
 from scripts.visualisation import PLANES, curves_figure, draw_grid, matching_figure, plane
+from support import SIZE, drawn, marker
 
-SIZE = (10, 8, 6)  # towards the patient's right, anterior, superior
-
-
-@pytest.fixture(autouse=True)
-def no_figure_is_left_open():
-    """Every test closes its figures, and the functions that return none close theirs."""
-    plt.close("all")
-    yield
-    assert plt.get_fignums() == []
-
-
-def drawn(figure):
-    """Render a figure, close it, return its pixels."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=40)
-    plt.close(figure)
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def marker(axis, end):
-    """A volume that is bright at one end of an axis."""
-    volume = np.zeros(SIZE, np.float32)
-    volume[(slice(None),) * axis + (slice(-2, None) if end else slice(0, 2),)] = 1
-    return volume
+pytestmark = pytest.mark.usefixtures("no_figure_is_left_open")
 
 
 @pytest.mark.parametrize(
