@@ -100,6 +100,9 @@ def report_input_errors() -> None:
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("\ninterrupted: what was saved stays; a training goes on with --resume True", file=sys.stderr)
+            return
         message = user_message(error)
         if message is None:
             sys.__excepthook__(kind, error, trace)
