@@ -188,6 +188,18 @@ class ModelLoader:
         load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
 
 
+def start_from(network: nn.Module, path: str | None) -> None:
+    """
+    Begin with the weights of an earlier run.
+
+    Args:
+        network: to be filled.
+        path: a ``model.pt`` or ``checkpoint.pt``; None begins at random.
+    """
+    if path:
+        ModelLoader(network, path)()
+
+
 class TrainingState:
     """
     Handler that keeps two files: ``checkpoint.pt`` with everything needed to go on exactly (after every epoch) and

@@ -224,6 +224,33 @@ def test_mistakes_are_named(phantoms, model, tmp_path, monkeypatch):
     expect_refusal("another geometry", ["inference"], model, tmp_path, monkeypatch, **wrong)
 
 
+def test_training_starts_from_weights(phantoms, model, tmp_path, monkeypatch):
+    """``pretrained`` fills the network before training, exactly or not at all."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def start(output, **overrides):
+        workflow = ConfigWorkflow(
+            config_file=str(BUNDLE / "configs" / "train.json"),
+            workflow_type="train",
+            logging_file=False,
+            bundle_root=str(BUNDLE),
+            dataset_dir=str(phantoms),
+            output_dir=str(output),
+            pretrained=str(model),
+            **{**SETTINGS, **overrides},
+        )
+        workflow.initialize()
+        return workflow.network_def
+
+    weights = torch.load(model, weights_only=True)
+    network = start(tmp_path / "a", **{"network_def#affine_head#hidden_channels": 8})
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+    with pytest.raises((InputError, RuntimeError)) as caught:
+        start(tmp_path / "b", features=[4, 8])
+    assert "of another architecture" in (user_message(caught.value) or "")
+
+
 def test_scans_that_do_not_meet_are_refused():
     from monai.data import MetaTensor
     from scripts.writing import world_match
