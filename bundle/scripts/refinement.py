@@ -41,7 +41,7 @@ class MatchingInferer(Inferer):
         self,
         refine: int = 0,
         learning_rate: float = 0.1,
-        smoothness_weight: float = 1.0,
+        smoothness_weight: float = 3.0,
         ncc: LocalNCCLoss | None = None,
     ) -> None:
         if refine < 0:
