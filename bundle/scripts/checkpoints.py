@@ -184,6 +184,8 @@ class ModelLoader:
 
     def __call__(self, engine: Any = None) -> None:
         """Load; the engine, given by MONAI's habit, is not needed."""
+        if not Path(self.path).is_file():
+            raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
         content = load_file(self.path)
         load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
 

@@ -94,6 +94,21 @@ def check_flags(flags: Mapping[str, Any]) -> None:
             raise InputError(f"{name} must be True or False, not {value!r}: write --{name} {str(value).capitalize()}")
 
 
+def check_orientation(orientation: str) -> None:
+    """
+    Refuse axis codes that name no orientation.
+
+    Args:
+        orientation: a letter for each axis: R or L, A or P, S or I, each pair once, as "RAS".
+
+    Raises:
+        InputError: for anything else.
+    """
+    pairs = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), None) for letter in str(orientation)]
+    if len(pairs) != 3 or set(pairs) != {"RL", "AP", "SI"}:
+        raise InputError(f"orientation must have one letter each of R/L, A/P and S/I, as in RAS, not {orientation!r}")
+
+
 def report_input_errors() -> None:
     """
     Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.

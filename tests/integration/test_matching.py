@@ -215,7 +215,8 @@ def test_mistakes_are_named(phantoms, model, tmp_path, monkeypatch):
     images = phantoms / "imagesTr"
     pair = {"fixed": f"{images}/phantom_000.nii.gz", "moving": f"{images}/phantom_001.nii.gz"}
     expect_refusal("of another architecture", ["inference"], model, tmp_path, monkeypatch, **pair, features=[4, 8])
-    expect_refusal("does not exist", ["inference"], tmp_path / "no.pt", tmp_path, monkeypatch, **pair)
+    expect_refusal("must have one letter", ["inference"], model, tmp_path, monkeypatch, **pair, orientation="XYZ")
+    expect_refusal("does not exist: pass", ["inference"], tmp_path / "no.pt", tmp_path, monkeypatch, **pair)
     outside = {**pair, "voxel": [1000, 0, 0]}
     expect_refusal("lies outside", ["inference", "correspond"], model, tmp_path, monkeypatch, **outside)
     expect_refusal("--voxel", ["inference", "correspond"], model, tmp_path, monkeypatch, **pair)

@@ -17,7 +17,7 @@ import sys
 
 import pytest
 from monai.bundle import ConfigParser
-from scripts.errors import InputError, check_numbers, report_input_errors, user_message
+from scripts.errors import InputError, check_numbers, check_orientation, report_input_errors, user_message
 
 
 def raised(action) -> Exception:
@@ -111,3 +111,16 @@ def test_numbers_that_do_not_fit(value, rule, wanted):
         check_numbers({"fine": [1] * (rule["count"] or 1) if "count" in rule else 9, "setting": value}, **rule)
     assert str(caught.value).startswith(f"setting must be {wanted}")
     assert str(caught.value).endswith("pass --setting accordingly")
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "SRP"])
+def test_orientations(orientation):
+    """Any order, either direction."""
+    check_orientation(orientation)
+
+
+@pytest.mark.parametrize("orientation", ["XYZ", "RA", "RLS", "RASS", "", None, 3])
+def test_what_is_no_orientation(orientation):
+    """Named with the remedy, before anything is read."""
+    with pytest.raises(InputError, match="one letter each"):
+        check_orientation(orientation)
