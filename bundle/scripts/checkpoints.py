@@ -245,11 +245,20 @@ class TrainingState:
         load_weights(self.network, state["network"], path)
         for name, item in self.stateful.items():
             item.load_state_dict(state[name])
+        self._follow_schedule()
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * engine.state.epoch_length
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
         restore_random_state(state["random_state"])
         engine.logger.info(f"Resumed from {path} after epoch {state['epoch']}")
+
+    def _follow_schedule(self) -> None:
+        """A schedule by formula may have become longer since the checkpoint: take up its rate, not the stored one."""
+        schedule = self.stateful["lr_scheduler"]
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, (rate, factor) in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor(schedule.last_epoch)
 
     def save(self, engine: Workflow) -> None:
         """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""

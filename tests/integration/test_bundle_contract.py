@@ -85,7 +85,7 @@ class TestOverrides:
             ({"spatial_size": [12, 20, 16]}, "train#dataset", lambda d: d[0]["image"].shape, (1, 12, 20, 16)),
             ({"pixdim": [2.0, 2.0, 2.0]}, "train#dataset", lambda d: d[0]["image"].shape, (1, 24, 24, 24)),
             ({"epochs": 7}, "train#trainer", lambda t: t.state.max_epochs, 7),
-            ({"epochs": 7}, "lr_scheduler", lambda s: s.T_max, 7),
+            ({"epochs": 7}, "lr_scheduler", lambda s: s.lr_lambdas[0](7), 0.0),
             ({"epoch_length": 11}, "train#trainer", lambda t: t.state.epoch_length, 11),
             ({"amp": True}, "train#trainer", lambda t: t.amp, True),
             ({"resume": True}, "train#handlers", lambda h: [x.resume for x in h if hasattr(x, "resume")], [True]),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -169,6 +170,13 @@ class TestResume:
     def test_nothing_to_resume_is_a_fresh_start(self, cohort, tmp_path, pretrain):
         fresh = pretrain(cohort, tmp_path / "fresh", epochs=1)
         assert pretrain(cohort, tmp_path / "resumed", epochs=1, resume=True) == fresh
+
+    def test_more_epochs_follow_the_longer_schedule(self, cohort, tmp_path, pretrain):
+        """A finished run taken up with more epochs goes on at the rate that the longer cosine has there, not at 0."""
+        pretrain(cohort, tmp_path, epochs=2, learning_rate=0.001)
+        rows = pretrain(cohort, tmp_path, epochs=4, learning_rate=0.001, resume=True)
+        expected = [0.001 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in (2, 3)]
+        assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(expected)
 
     def test_finished_run_stays_as_it_is(self, cohort, tmp_path, pretrain):
         rows = pretrain(cohort, tmp_path, epochs=1)
