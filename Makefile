@@ -6,6 +6,8 @@ VENV_FLAGS ?=
 DATA ?=
 OUT ?=
 MODEL ?=
+DATASET ?=
+NAME ?=
 ARGS ?=
 SUBJECTS ?= 12
 
@@ -13,7 +15,7 @@ PY := $(VENV)/bin/python
 PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 
-.PHONY: help setup phantoms pretrain report test lint format clean
+.PHONY: help setup phantoms pretrain report child test lint format clean
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -49,6 +51,11 @@ report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder 
 	if [ -f "$$settings" ]; then overlay=",'$$settings'"; fi; \
 	$(PY) -m monai.bundle run --bundle_root bundle --config_file "['bundle/configs/evaluate.json'$$overlay]" \
 		--model "$(MODEL)" --dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/report)" $(ARGS)
+
+child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_segmentation
+	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))
+	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation))
+	$(PY) tools/make_child.py "$(DATASET)" "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)

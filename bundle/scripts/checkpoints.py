@@ -214,6 +214,7 @@ class TrainingState:
         lr_scheduler: its state goes on too.
         evaluator: the MONAI evaluator whose key metric says which network is best.
         resume: load ``checkpoint.pt`` when training starts; a fresh start where there is none.
+        model_folder: where ``model.pt`` goes, if elsewhere.
     """
 
     def __init__(
@@ -224,8 +225,10 @@ class TrainingState:
         lr_scheduler: Any,
         evaluator: Workflow,
         resume: bool = False,
+        model_folder: str | None = None,
     ) -> None:
         self.folder, self.network, self.evaluator, self.resume = Path(folder), network, evaluator, resume
+        self.model_folder = Path(model_folder or folder)
         self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
     def attach(self, engine: Workflow) -> None:
@@ -264,7 +267,7 @@ class TrainingState:
         """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""
         weights, best = self.network.state_dict(), self.evaluator.state
         if best.best_metric_epoch == engine.state.epoch:
-            save_atomically(weights, self.folder / MODEL)
+            save_atomically(weights, self.model_folder / MODEL)
         content = {
             "network": weights,
             **{name: item.state_dict() for name, item in self.stateful.items()},

@@ -74,7 +74,7 @@ class TestCommand:
 
     def test_unknown_network_option(self, cohort, tmp_path, run_bundle):
         done = run_bundle(dataset_dir=cohort, output_dir=tmp_path, **{"network_def#backbone#depth": 5})
-        assert "scripts.networks.UNetBackbone has no option 'depth': correct the name" in last_line(done)
+        assert "scripts.backbone.UNetBackbone has no option 'depth': correct the name" in last_line(done)
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])

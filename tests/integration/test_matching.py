@@ -23,9 +23,10 @@ import pytest
 import torch
 from make_phantoms import main as make_phantoms
 from monai.bundle import ConfigWorkflow
+from scripts.backbone import UNetBackbone
 from scripts.errors import InputError, user_message
 from scripts.heads import AffineHead, DeformableHead, RestorationHead
-from scripts.networks import GVSL, UNetBackbone
+from scripts.networks import GVSL
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}

@@ -34,15 +34,15 @@ def instantiate(config: dict) -> Exception:
 
 
 def test_message_is_found_under_what_monai_wraps_around_it():
-    error = instantiate({"part": {"_target_": "scripts.networks.UNetBackbone", "features": [8]}})
+    error = instantiate({"part": {"_target_": "scripts.backbone.UNetBackbone", "features": [8]}})
     assert not isinstance(error, InputError)
     assert (user_message(error) or "").startswith("features needs two or more levels")
 
 
 def test_unknown_option_names_component_and_option():
-    error = instantiate({"part": {"_target_": "scripts.networks.UNetBackbone", "depth": 5}})
+    error = instantiate({"part": {"_target_": "scripts.backbone.UNetBackbone", "depth": 5}})
     assert user_message(error) == (
-        "scripts.networks.UNetBackbone has no option 'depth': correct the name in the config or on the command line"
+        "scripts.backbone.UNetBackbone has no option 'depth': correct the name in the config or on the command line"
     )
 
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
+from scripts.backbone import UNetBackbone
 from scripts.errors import InputError
 from scripts.geometry import affine_about_centre, affine_displacement, warp
 from scripts.heads import AffineHead, DeformableHead, RestorationHead
 from scripts.losses import GVSLLoss, LocalNCCLoss
-from scripts.networks import GVSL, UNetBackbone
+from scripts.networks import GVSL
 from torch import nn
 
 

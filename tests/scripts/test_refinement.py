@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scripts.backbone import UNetBackbone
 from scripts.errors import InputError
 from scripts.geometry import fuse, warp
 from scripts.heads import AffineHead, DeformableHead, RestorationHead
 from scripts.losses import LocalNCCLoss
-from scripts.networks import GVSL, UNetBackbone
+from scripts.networks import GVSL
 from scripts.refinement import MatchingInferer
 
 

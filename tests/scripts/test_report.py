@@ -27,9 +27,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts.backbone import UNetBackbone
 from scripts.evaluation import Evaluation
 from scripts.heads import DeformableHead, RestorationHead
-from scripts.networks import GVSL, UNetBackbone
+from scripts.networks import GVSL
 from scripts.page import table
 from scripts.pictures import grid_pictures, overlay, plane_pictures
 from scripts.report import Report

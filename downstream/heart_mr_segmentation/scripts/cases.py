@@ -1,0 +1,197 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Labelled cases of a data set: checked before any training starts, split by subject, thinned to few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import LoadImage
+
+from .errors import InputError, check_flags, check_numbers
+from .scans import SubjectKey, check_scan, find_scans
+
+GEOMETRY_TOLERANCE = 1e-2
+"""Millimetres by which the affine matrices of an image and its label may differ."""
+
+
+def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | None, list[int]]:
+    """
+    Compare a label map with its image and with the description of the data set.
+
+    Args:
+        case: paths ``image`` and ``label``.
+        codes: label codes that may occur, background included.
+
+    Returns:
+        what is wrong (None if nothing is), and the codes found.
+    """
+    if "label" not in case:
+        return "has no label file", []
+    load = LoadImage(image_only=True, ensure_channel_first=True)
+    try:
+        image, label = load(case["image"]), load(case["label"])
+    except Exception as error:  # damaged files raise anything
+        return f"has a label that cannot be read ({type(error).__name__}): {case['label']}", []
+    if image.shape[1:] != label.shape[1:]:
+        return f"is {tuple(image.shape[1:])} but its label {case['label']} is {tuple(label.shape[1:])}", []
+    if not torch.allclose(image.affine, label.affine, rtol=0, atol=GEOMETRY_TOLERANCE):
+        return f"and its label {case['label']} lie in different places (affine matrices differ)", []
+    values = np.unique(np.asarray(label))
+    strange = [value for value in values.tolist() if value not in codes]
+    if strange:
+        shown = ", ".join(f"{value:g}" for value in strange[:5])
+        return f"has label values ({shown}) that the description does not name: {case['label']}", []
+    if not any(values):
+        return f"has an empty label (background alone): {case['label']}", []
+    return None, [int(value) for value in values]
+
+
+def labelled_cases(
+    dataset_dir: str,
+    classes: Sequence[Mapping[str, Any]],
+    ignored_codes: Sequence[int] = (),
+    subject_key: SubjectKey = None,
+    skip_bad: bool = False,
+    workers: int = 2,
+) -> list[dict[str, Any]]:
+    """
+    The cases of a data set whose image and label can be used.
+
+    Args:
+        dataset_dir: folder with a ``dataset.json`` (Medical Segmentation Decathlon).
+        classes: one dictionary a structure: ``name`` and the ``codes`` that make it up in the label files.
+        ignored_codes: codes that count as background.
+        subject_key: what tells subjects apart, see :func:`~scripts.scans.find_scans`.
+        skip_bad: leave unusable cases out instead of refusing.
+        workers: threads that read files.
+
+    Returns:
+        dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
+
+    Raises:
+        InputError: listing every unusable case.
+    """
+    check_flags({"skip_bad": skip_bad})
+    cases = find_scans(dataset_dir, subject_key, skip_bad, workers=workers, min_subjects=1)
+    codes = [0, *ignored_codes, *(code for entry in classes for code in entry["codes"])]
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(lambda case: check_case(case, codes), cases))
+    problems = [f"{case['image']} {what}" for case, (what, _) in zip(cases, found, strict=True) if what]
+    if problems and (not skip_bad or len(problems) == len(cases)):
+        raise InputError(
+            "\n  ".join(
+                [f"{len(problems)} of {len(cases)} cases cannot be used (--skip_bad True leaves them out):", *problems]
+            )
+        )
+    if problems:
+        print("\n  ".join([f"left out {len(problems)} of {len(cases)} cases:", *problems]), flush=True)
+    return [
+        {**case, "classes": [n for n, entry in enumerate(classes, 1) if set(entry["codes"]) & set(present)]}
+        for case, (what, present) in zip(cases, found, strict=True)
+        if not what
+    ]
+
+
+def split_cases(
+    cases: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    validation_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    num_labelled: int | None = None,
+    label_fraction: float = 1.0,
+    folds: int = 0,
+    fold: int = 0,
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """
+    Split by subject; the same arguments give the same split, and fewer labels are a subset of more.
+
+    The test part depends on the seed and its fraction alone, so that every fold and every number of labels is measured
+    on the same subjects.
+
+    Args:
+        cases: of :func:`labelled_cases`.
+        class_names: names of the structures.
+        validation_fraction: share of all subjects for choosing the best model (without folds).
+        test_fraction: share of all subjects never trained on, 0 for none.
+        num_labelled: subjects to train on; None takes ``label_fraction`` of them.
+        label_fraction: share of the training subjects to train on.
+        folds: number of folds; 0 splits once.
+        fold: the fold, from 0, that validates.
+        seed: of the split.
+
+    Returns:
+        ``train``, ``validation`` and ``test`` cases.
+
+    Raises:
+        InputError: for too few subjects, impossible shares, or a structure without example in the training part.
+    """
+    check_numbers({"validation_fraction": validation_fraction, "test_fraction": test_fraction})
+    check_numbers({"label_fraction": label_fraction})
+    check_numbers({"folds": folds, "fold": fold, "seed": seed}, whole=True)
+    if validation_fraction + test_fraction >= 1 or not validation_fraction:
+        raise InputError("validation_fraction must be above 0, and with test_fraction below 1")
+    if not 0 < label_fraction <= 1:
+        raise InputError(f"label_fraction must lie above 0 and not above 1, not {label_fraction}")
+    if folds == 1 or (folds and fold >= folds):
+        raise InputError(f"fold {fold} of {folds} does not exist: folds is 0 or at least 2, fold counts from 0")
+    subjects = sorted({case["subject"] for case in cases})
+    order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
+    held = max(1, round(test_fraction * len(order))) if test_fraction else 0
+    test, rest = order[:held], order[held:]
+    share = max(1, round(validation_fraction * len(order)))
+    validation = rest[fold::folds] if folds else rest[:share]
+    train = [subject for subject in rest if subject not in validation]
+    if not train or not validation:
+        raise InputError(f"{len(subjects)} subjects are too few for training, validation and test parts")
+    if num_labelled is not None:
+        check_numbers({"num_labelled": num_labelled}, lowest=1, whole=True)
+        if num_labelled > len(train):
+            raise InputError(f"num_labelled is {num_labelled}, but only {len(train)} subjects are there to train on")
+    train = train[: num_labelled or max(1, round(label_fraction * len(train)))]
+    chosen = {"train": set(train), "validation": set(validation), "test": set(test)}
+    parts = {name: [case for case in cases if case["subject"] in group] for name, group in chosen.items()}
+    present = {number for case in parts["train"] for number in case["classes"]}
+    missing = [name for number, name in enumerate(class_names, 1) if number not in present]
+    if missing:
+        raise InputError(
+            f"no case of the training part shows {', '.join(missing)}: train on more subjects (num_labelled, "
+            "label_fraction) or pass another --seed"
+        )
+    print(", ".join(f"{len(part)} {name}" for name, part in parts.items()) + " cases", flush=True)
+    return parts
+
+
+def images_to_predict(dataset_dir: str, image: str | Sequence[str] | None = None) -> list[dict[str, str]]:
+    """
+    What to segment.
+
+    Args:
+        dataset_dir: folder of scans, used where no image is named.
+        image: path of a scan, or several.
+
+    Returns:
+        dictionaries with ``image``.
+    """
+    if not image:
+        return [{"image": scan["image"]} for scan in find_scans(dataset_dir, min_subjects=1)]
+    paths = [image] if isinstance(image, str) else list(image)
+    for path in paths:
+        problem = check_scan(path) if Path(path).exists() else "does not exist: pass --image <scan>"
+        if problem:
+            raise InputError(f"{path} {problem}")
+    return [{"image": path} for path in paths]

@@ -1,0 +1,278 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Saving and loading: atomic, tensors and plain containers only, complete or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.engines import Workflow
+from torch import nn
+
+from .errors import InputError
+
+CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """
+    Write a file completely or not at all: to a temporary name, flushed to the disk, then renamed.
+
+    Args:
+        content: tensors and plain containers.
+        path: destination; what it holds stays until the new content is complete.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error}); the previous one is kept: free or change output_dir"
+        ) from error
+
+
+def load_file(path: str | Path) -> Any:
+    """
+    Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
+
+    Raises:
+        InputError: when it is missing, damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except Exception as error:  # damaged pickles raise anything
+        raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """
+    Load weights that must cover a module exactly.
+
+    Args:
+        module: to be filled.
+        weights: state dictionary.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
+    """
+    wanted = module.state_dict()
+    problems = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [n for n in wanted if n in weights and weights[n].shape != wanted[n].shape],
+    }
+    if any(problems.values()):
+        shown = "; ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in problems.items() if names)
+        raise InputError(
+            f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
+        )
+    module.load_state_dict(weights)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random number generator, as tensors and plain containers."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Undo everything drawn since :func:`random_state` gave ``state``."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
+    """
+    Make the output folders, before anything expensive starts.
+
+    Args:
+        output_dir: folder of the run.
+        resume: whether a run found there is to go on.
+        ckpt_dir: folder of the checkpoints, where it is another one.
+
+    Raises:
+        InputError: when a folder cannot be written, or holds a run that would be overwritten.
+    """
+    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write_test"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another rank may have been faster
+        except OSError as error:
+            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
+        if (folder / CHECKPOINT).exists() and not resume:
+            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
+
+
+def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
+    """
+    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
+
+    Args:
+        output_dir: folder of the run.
+        settings: plain values by config id.
+
+    Raises:
+        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
+    """
+    path = Path(output_dir) / "settings.json"
+    text = json.dumps(dict(settings), indent=4) + "\n"
+    before: dict[str, Any] = {}
+    if path.is_file() and (path.parent / CHECKPOINT).is_file():
+        with suppress(ValueError):  # damaged: written anew
+            before = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(text).items():
+        if before.get(name, value) != value:
+            raise InputError(
+                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
+                "another --output_dir"
+            )
+    path.write_text(text, encoding="utf-8")
+
+
+class ModelLoader:
+    """
+    Fills a network with the weights of a ``model.pt``, exactly or not at all.
+
+    Args:
+        network: to be filled.
+        path: a plain state dictionary, or a ``checkpoint.pt``.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+
+    def __call__(self, engine: Any = None) -> None:
+        """Load; the engine, given by MONAI's habit, is not needed."""
+        if not Path(self.path).is_file():
+            raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
+        content = load_file(self.path)
+        load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
+
+
+def start_from(network: nn.Module, path: str | None) -> None:
+    """
+    Begin with the weights of an earlier run.
+
+    Args:
+        network: to be filled.
+        path: a ``model.pt`` or ``checkpoint.pt``; None begins at random.
+    """
+    if path:
+        ModelLoader(network, path)()
+
+
+class TrainingState:
+    """
+    Handler that keeps two files: ``checkpoint.pt`` with everything needed to go on exactly (after every epoch) and
+    ``model.pt``, the network's plain state dictionary at the best validation.
+
+    Args:
+        folder: where to.
+        network: whose weights are kept.
+        optimizer: its state goes on too.
+        lr_scheduler: its state goes on too.
+        evaluator: the MONAI evaluator whose key metric says which network is best.
+        resume: load ``checkpoint.pt`` when training starts; a fresh start where there is none.
+        model_folder: where ``model.pt`` goes, if elsewhere.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        evaluator: Workflow,
+        resume: bool = False,
+        model_folder: str | None = None,
+    ) -> None:
+        self.folder, self.network, self.evaluator, self.resume = Path(folder), network, evaluator, resume
+        self.model_folder = Path(model_folder or folder)
+        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer, after the handlers that validate and step the schedule."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Workflow) -> None:
+        """Restore everything from ``checkpoint.pt``, where asked for and there."""
+        path = self.folder / CHECKPOINT
+        if not self.resume or not path.exists():
+            return
+        state = load_file(path)
+        parts = {"network", "epoch", "best", "random_state", *self.stateful}
+        if not isinstance(state, dict) or not parts <= set(state):
+            raise InputError(f"{path} is not a checkpoint of this training: remove it, or pass another --output_dir")
+        load_weights(self.network, state["network"], path)
+        for name, item in self.stateful.items():
+            item.load_state_dict(state[name])
+        self._follow_schedule()
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["epoch"] * engine.state.epoch_length
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
+        restore_random_state(state["random_state"])
+        engine.logger.info(f"Resumed from {path} after epoch {state['epoch']}")
+
+    def _follow_schedule(self) -> None:
+        """A schedule by formula may have become longer since the checkpoint: take up its rate, not the stored one."""
+        schedule = self.stateful["lr_scheduler"]
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, (rate, factor) in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor(schedule.last_epoch)
+
+    def save(self, engine: Workflow) -> None:
+        """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""
+        weights, best = self.network.state_dict(), self.evaluator.state
+        if best.best_metric_epoch == engine.state.epoch:
+            save_atomically(weights, self.model_folder / MODEL)
+        content = {
+            "network": weights,
+            **{name: item.state_dict() for name, item in self.stateful.items()},
+            "epoch": engine.state.epoch,
+            "best": [best.best_metric, best.best_metric_epoch],
+            "random_state": random_state(),
+        }
+        save_atomically(content, self.folder / CHECKPOINT)

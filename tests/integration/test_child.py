@@ -1,0 +1,193 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A child bundle made from a data set, moved elsewhere, and run as a user would: train, evaluate, infer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import make_child
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from child.choices import choose
+from jsonschema import validate
+from scripts.backbone import UNetBackbone
+
+NAME = "blob_mr_segmentation"
+DOWNSTREAM = Path(__file__).resolve().parents[2] / "downstream"
+SCHEMA = Path(__file__).parents[1] / "fixtures" / "meta_schema_20240725.json"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, make_cohort):
+    """Eight subjects; label code 7 in the files, and geometry that is neither RAS nor 1 mm."""
+    folder = make_cohort(tmp_path_factory.mktemp("data"), subjects=8)
+    affine = np.array([[0, -1.2, 0, 5], [1.2, 0, 0, -3], [0, 0, 1.5, 2], [0, 0, 0, 1]])
+    for path in folder.glob("*Tr/*.nii.gz"):
+        volume = np.asarray(nib.load(path).dataobj)
+        scaled = volume * np.uint8(7) if path.parent.name == "labelsTr" else volume
+        path.unlink()
+        nib.save(nib.Nifti1Image(scaled, affine), path)
+    described = json.loads((folder / "dataset.json").read_text())
+    described |= {"modality": {"0": "MRI"}, "labels": {"0": "background", "7": "blob"}, "licence": "none needed"}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("elsewhere")
+    assert make_child.main([str(dataset), NAME, "--out", str(out), "--features", "4", "8"]) == 0
+    return out / NAME
+
+
+def run(bundle, config, **settings):
+    """The command a user types, standing in the bundle, without this repository on the path."""
+    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options],
+        cwd=bundle,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_choices_follow_the_data(dataset):
+    chosen = choose(dataset, NAME, {})
+    assert chosen.settings["pixdim"] == [1.2, 1.2, 1.5]
+    assert chosen.settings["patch_size"] == [32, 32, 32] or chosen.settings["patch_size"] == [16, 16, 16]
+    assert chosen.settings["intensity"] == "percentiles"
+    assert chosen.settings["classes"] == [{"name": "blob", "codes": [7]}]
+
+
+def test_made_again_it_has_the_same_bytes(bundle, dataset, tmp_path):
+    assert make_child.main([str(dataset), NAME, "--out", str(tmp_path), "--features", "4", "8"]) == 0
+    first = {
+        p.relative_to(bundle): p.read_bytes() for p in bundle.rglob("*") if p.is_file() and "models" not in p.parts
+    }
+    again = {p.relative_to(tmp_path / NAME): p.read_bytes() for p in (tmp_path / NAME).rglob("*") if p.is_file()}
+    assert {name for name in first if "__pycache__" not in name.parts and "runs" not in name.parts} == set(again)
+    assert all(first[name] == content for name, content in again.items())
+
+
+def test_metadata_fits_the_schema(bundle):
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    validate(metadata, json.loads(SCHEMA.read_text()))
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "blob"}
+
+
+def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
+    backbone = UNetBackbone(features=(4, 8))
+    torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
+    few = {"epochs": 2, "epoch_length": 4, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
+    done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", mode="linear", **few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tensors" in done.stdout
+    assert "6 train, 1 validation, 1 test cases" in done.stdout
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    for name, value in backbone.state_dict().items():  # frozen
+        assert torch.equal(weights[f"backbone.{name}"], value)
+
+    done = run(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["structure"] for row in rows] == ["blob"]
+    assert (tmp_path / "scores" / "worst.png").is_file()
+
+    image = dataset / "imagesTr" / "subject_0.nii.gz"
+    done = run(bundle, "inference", image=image, output_dir=tmp_path / "predicted")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (written,) = (tmp_path / "predicted").glob("*.nii.gz")
+    predicted, scan = nib.load(written), nib.load(image)
+    assert predicted.shape == scan.shape
+    assert np.allclose(predicted.affine, scan.affine)
+    assert set(np.unique(predicted.dataobj)) <= {0, 7}
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        ("train", {"mode": "probe"}, "mode is one of finetune, linear, scratch"),
+        ("train", {"mode": "scratch", "pretrained": "x.pt"}, "starts from random weights"),
+        ("train", {"num_labelled": 100}, "num_labelled is 100"),
+        ("inference", {"image": "missing.nii.gz", "load_pretrain": False}, "missing.nii.gz does not exist"),
+        ("evaluate", {"model": "missing.pt"}, "missing.pt does not exist"),
+    ],
+)
+def test_mistakes_get_one_line(bundle, dataset, tmp_path, config, settings, message):
+    done = run(bundle, config, dataset_dir=dataset, output_dir=tmp_path, **settings)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modality": {"0": "US"}}, "names the modality 'US'"),
+        ({"labels": {"0": "background"}}, "no structure"),
+        ({"labels": ["background"]}, 'needs "labels"'),
+    ],
+)
+def test_a_description_that_will_not_do(dataset, tmp_path, capsys, change, message):
+    described = json.loads((dataset / "dataset.json").read_text()) | change
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / name).symlink_to(dataset / name)
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    assert make_child.main([str(tmp_path), NAME, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("make_child: error:")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["Blob_mr_segmentation", "blob_segmentation", "blob_mr_v1_segmentation", "../x"])
+def test_a_name_the_zoo_would_refuse(dataset, tmp_path, name):
+    with pytest.raises(SystemExit):
+        make_child.main([str(dataset), name, "--out", str(tmp_path)])
+
+
+def test_a_bundle_is_not_overwritten_unasked(bundle, dataset):
+    with pytest.raises(SystemExit):
+        make_child.main([str(dataset), NAME, "--out", str(bundle.parent)])
+
+
+@pytest.mark.parametrize("folder", sorted(DOWNSTREAM.glob("*/")), ids=lambda folder: folder.name)
+def test_committed_children_hold_the_shared_code(folder):
+    for module in make_child.MODULES:
+        shared = make_child.REPOSITORY / "bundle" / "scripts" / f"{module}.py"
+        assert (folder / "scripts" / f"{module}.py").read_bytes() == shared.read_bytes(), module
+    assert {path.stem for path in (folder / "scripts").glob("*.py")} == set(make_child.MODULES)
+
+
+COMMITTED = json.loads((make_child.REPOSITORY / "tools" / "child" / "committed.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_committed_children_are_what_the_tool_makes(name, tmp_path, shared_data):
+    arguments = [*COMMITTED[name]["arguments"], "--out", str(tmp_path)]
+    assert make_child.main([str(shared_data / COMMITTED[name]["dataset"]), name, *arguments]) == 0
+    made = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+    assert made
+    for path in made:
+        assert path.read_bytes() == (DOWNSTREAM / name / path.relative_to(tmp_path / name)).read_bytes(), path

@@ -1,0 +1,109 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import pytest
+import torch
+from scripts.backbone import UNetBackbone
+from scripts.errors import InputError
+from scripts.heads import AffineHead, DeformableHead, RestorationHead
+from scripts.networks import GVSL
+from scripts.transfer import SegmentationNetwork, load_pretrained
+
+FEATURES = (4, 8)
+
+
+def child(linear=False, features=FEATURES):
+    return SegmentationNetwork(UNetBackbone(features=features), 3, linear)
+
+
+@pytest.fixture
+def parent():
+    return GVSL(UNetBackbone(features=FEATURES), AffineHead(8, 8), DeformableHead(4, 8), RestorationHead(4, 8))
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_logits_have_the_image_size():
+    assert child()(torch.rand(2, 1, 11, 8, 9)).shape == (2, 3, 11, 8, 9)
+
+
+@pytest.mark.parametrize("kind", ["parent", "checkpoint", "backbone", "child"])
+def test_the_backbone_comes_from_whatever_holds_one(tmp_path, capsys, parent, kind):
+    contents = {
+        "parent": parent.state_dict(),
+        "checkpoint": {"network": parent.state_dict(), "optimizer": {}},
+        "backbone": parent.backbone.state_dict(),
+        "child": SegmentationNetwork(parent.backbone, 5).state_dict(),
+    }
+    torch.save(contents[kind], tmp_path / "model.pt")
+    network = child()
+    assert not same(network.backbone, parent.backbone)
+    load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+    assert same(network.backbone, parent.backbone)
+    count = len(parent.backbone.state_dict())
+    assert f"backbone: {count} of {count} tensors" in capsys.readouterr().out
+
+
+def test_incomplete_weights_are_refused_and_change_nothing(tmp_path, parent):
+    weights = parent.state_dict()
+    del weights["backbone.stem.conv_0.conv.weight"]
+    torch.save(weights, tmp_path / "model.pt")
+    network = child()
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(InputError, match=r"1 missing \(stem.conv_0.conv.weight\)"):
+        load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_another_architecture_is_refused(tmp_path, parent):
+    torch.save(parent.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another architecture"):
+        load_pretrained(child(features=(4, 16)), "linear", str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "message"),
+    [("probe", None, "mode is one of"), ("scratch", "model.pt", "starts from random"), ("linear", "no.pt", "exist")],
+)
+def test_wrong_modes_are_refused(mode, path, message):
+    with pytest.raises(InputError, match=message):
+        load_pretrained(child(), mode, path)
+
+
+def test_something_else_than_weights_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "model.pt")
+    with pytest.raises(InputError, match="not a state dictionary"):
+        load_pretrained(child(), "finetune", str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_step_moves_the_backbone_unless_linear(linear):
+    network = child(linear)
+    before = [p.clone() for p in network.backbone.parameters()]
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0)
+    network(torch.rand(1, 1, 8, 8, 8)).square().mean().backward()
+    head = network.head.weight.clone()
+    optimizer.step()
+    assert not torch.equal(head, network.head.weight)
+    assert linear == all(torch.equal(a, b) for a, b in zip(before, network.backbone.parameters(), strict=True))
+
+
+def test_the_probe_is_one_1x1x1_convolution():
+    trained = {name: p.shape for name, p in child(linear=True).named_parameters() if p.requires_grad}
+    assert trained == {"head.weight": (3, 4, 1, 1, 1), "head.bias": (3,)}
+
+
+def test_a_segmentation_needs_a_structure():
+    with pytest.raises(InputError, match="at least one structure"):
+        SegmentationNetwork(UNetBackbone(features=FEATURES), 1)
