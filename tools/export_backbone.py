@@ -70,7 +70,7 @@ def read_backbone(content: Any, source: Path) -> UNetBackbone:
         blocks.append(f"downs.{len(blocks) - 1}.convs")
     first = [weights.get(f"{block}.conv_0.conv.weight", torch.empty(0)) for block in blocks]
     if any(weight.dim() not in (4, 5) or not weight.numel() for weight in first):
-        raise InputError(f"{source} holds no whole backbone: a level's first kernel is missing or not 2D or 3D")
+        raise InputError(f"{source} holds no whole backbone: a level's first kernel is missing, empty or not 2D or 3D")
     backbone = UNetBackbone(first[0].dim() - 2, first[0].shape[1], [len(weight) for weight in first])
     load_weights(backbone, weights, source)
     return backbone
