@@ -14,24 +14,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
+from child.modules import SCRIPTS, needed_modules
+from child.weights import write_start
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "bundle"))
 
 from scripts.errors import InputError  # noqa: E402
 
-TEMPLATES = Path(__file__).parent / "child" / "segmentation"
-MODULES = ("__init__", "backbone", "blocks", "cases", "checkpoints", "data", "errors", "scans", "scores", "transfer")
-"""What a segmentation child needs of the parent's ``scripts``."""
+CHILD = Path(__file__).parent / "child"
+BUNDLE = REPOSITORY / "bundle"
+TASKS = ("segmentation", "classification")
+OVERLAYS = ("paper.json", "multi_gpu_train.json")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,66 +47,122 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = _Parser(prog="make_child", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("dataset", metavar="DATASET", type=Path, help="folder with dataset.json, imagesTr, labelsTr")
-    parser.add_argument("name", metavar="NAME", help="<organ>_<modality>_<task>, for example liver_ct_segmentation")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "downstream", help="where the bundle's folder goes")
+    parser = _Parser(prog="make_child", description=__doc__)
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        type=Path,
+        nargs="?",
+        help="folder with dataset.json, imagesTr, labelsTr; or a description of data that are elsewhere (a JSON file)",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="<organ>_<modality>_<task>, as liver_ct_segmentation")
+    parser.add_argument(
+        "--out", type=Path, default=REPOSITORY / "downstream", help="where its folder goes (default: downstream)"
+    )
     parser.add_argument("--pixdim", type=float, nargs=3, help="voxel size, mm (default: the data's median)")
-    parser.add_argument("--patch_size", type=int, nargs=3, help="voxels (default: the data's median, at most 96)")
+    parser.add_argument("--patch_size", type=int, nargs=3, help="segmentation, voxels (default: median, at most 96)")
+    parser.add_argument("--spatial_size", type=int, nargs=3, help="classification, voxels of the whole scan")
     parser.add_argument("--intensity", choices=["percentiles", "window"], help="default: window for CT")
     parser.add_argument("--window", type=float, nargs=2, help="Hounsfield units (default: -1024 1024)")
-    parser.add_argument("--features", type=int, nargs="+", help="channels of the backbone (default: by the patch)")
+    parser.add_argument("--features", type=int, nargs="+", help="channels of the backbone (default: the model's)")
     parser.add_argument("--subject_key", help="regular expression that tells subjects apart in a path")
+    parser.add_argument("--table", metavar="FILE", help="classification: CSV of the patients, below DATASET")
+    parser.add_argument("--id", metavar="COLUMN", help="classification: the table's column of subjects")
+    parser.add_argument("--target", metavar="COLUMN", help="classification: the table's column of classes")
+    parser.add_argument(
+        "--start", metavar="MODEL", type=Path, help="pre-trained model.pt whose backbone it starts with"
+    )
     parser.add_argument("--force", action="store_true", help="make an existing bundle again; its models/ stay")
+    parser.add_argument(
+        "--all",
+        metavar="DATA",
+        type=Path,
+        nargs="?",
+        const=_shared(),
+        help="make all committed ones again, from the data sets below DATA",
+    )
     return parser
 
 
-def configurations(choices: Choices) -> dict[str, str]:
+def _shared() -> Path:
+    """The folder of the data sets that the committed children are made from."""
+    return Path(os.environ.get("GVSL_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def configurations(choices: Choices, card: Mapping[str, Any]) -> dict[str, str]:
     """
     The bundle's configurations: the templates with the settings chosen.
 
     Args:
         choices: settings by config id.
+        card: what is known of the weights.
 
     Returns:
         text by file name.
     """
     texts = {}
-    for path in sorted(TEMPLATES.glob("*.json")):
+    for path in sorted((CHILD / choices.task).glob("*.json")):
         config = json.loads(path.read_text(encoding="utf-8"))
-        config.update({key: value for key, value in choices.settings.items() if key in config})
+        if path.name == "paper.json":
+            config.update(choices.description.get("paper", {}))
+        elif path.name not in OVERLAYS:
+            config.update({key: value for key, value in choices.settings.items() if key in config})
         texts[path.name] = as_text(config)
-    texts["metadata.json"] = as_text(metadata(choices))
+    if "preparation" in choices.description:
+        config = json.loads((CHILD / "preparation" / f"{choices.description['preparation']}.json").read_text("utf-8"))
+        texts["prepare.json"] = as_text(config)
+    texts["metadata.json"] = as_text(metadata(choices, card))
     return texts
 
 
-def as_text(content: dict[str, Any]) -> str:
+def as_text(content: Mapping[str, Any]) -> str:
     """JSON indented by 4, with lists of numbers on one line."""
     text = json.dumps(content, indent=4)
     flat = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
     return flat + "\n"
 
 
-def make_child(choices: Choices, folder: Path) -> None:
+def make_child(choices: Choices, folder: Path, start: Path | None = None) -> None:
     """
-    Write a bundle that runs with MONAI alone. The same choices give the same bytes; ``models/`` is left alone.
+    Write a bundle that runs with MONAI alone. The same choices give the same bytes; weights that are there stay.
 
     Args:
         choices: name, settings and description.
         folder: of the bundle.
+        start: pre-trained weights to begin ``models/model.pt`` with.
     """
+    path = CHILD / "cards" / f"{choices.name}.json"
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    texts = configurations(choices, card)
     for part in ("configs", "scripts", "docs"):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
     (folder / "models").mkdir(exist_ok=True)
-    shutil.copyfile(REPOSITORY / "bundle" / "LICENSE", folder / "LICENSE")
-    shutil.copyfile(REPOSITORY / "bundle" / "configs" / "logging.conf", folder / "configs" / "logging.conf")
-    for module in MODULES:
-        shutil.copyfile(REPOSITORY / "bundle" / "scripts" / f"{module}.py", folder / "scripts" / f"{module}.py")
-    for name, text in configurations(choices).items():
+    shutil.copyfile(BUNDLE / "LICENSE", folder / "LICENSE")
+    shutil.copyfile(BUNDLE / "configs" / "logging.conf", folder / "configs" / "logging.conf")
+    for module in needed_modules(texts.values()):
+        shutil.copyfile(SCRIPTS / f"{module}.py", folder / "scripts" / f"{module}.py")
+    for name, text in texts.items():
         (folder / "configs" / name).write_text(text, encoding="utf-8")
-    (folder / "docs" / "README.md").write_text(readme(choices), encoding="utf-8")
+    (folder / "docs" / "README.md").write_text(readme(choices, card), encoding="utf-8")
     (folder / "docs" / "data_license.txt").write_text(data_license(choices), encoding="utf-8")
+    if start is not None and not (folder / "models" / "model.pt").exists():
+        write_start(folder, start)
+
+
+def _make(args: argparse.Namespace) -> None:
+    """Make one bundle and show what was chosen, and why."""
+    keys = ("pixdim", "patch_size", "spatial_size", "intensity", "window", "features", "subject_key")
+    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    if args.table or args.id or args.target:
+        given["table"] = {"file": args.table, "id": args.id, "target": args.target}
+    choices = choose(args.dataset, args.name, given)
+    folder = args.out / args.name
+    make_child(choices, folder, args.start)
+    for key, value in choices.settings.items():
+        shown = [entry["name"] for entry in value] if key == "classes" else value
+        print(f"{key:14}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
+    print(f"made {folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,23 +177,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+_segmentation", args.name) or "_v" in args.name:
-        parser.error(f"NAME is <organ>_<modality>_segmentation in lower case without '_v', not '{args.name}'")
-    folder = args.out / args.name
-    if folder.exists() and not args.force:
-        parser.error(f"{folder} exists: pass --force to make it again")
-    given = {key: getattr(args, key) for key in ("pixdim", "patch_size", "intensity", "window", "features")}
-    given["subject_key"] = args.subject_key
-    try:
-        choices = choose(args.dataset, args.name, {key: value for key, value in given.items() if value is not None})
-        make_child(choices, folder)
-    except InputError as error:
-        print(f"make_child: error: {error}", file=sys.stderr)
-        return 1
-    for key, value in choices.settings.items():
-        shown = [entry["name"] for entry in value] if key == "classes" else value
-        print(f"{key:14}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
-    print(f"made {folder}")
+    jobs = [args]
+    if args.all is not None:
+        committed = json.loads((CHILD / "committed.json").read_text(encoding="utf-8"))
+        where = {name: CHILD if made["dataset"].endswith(".json") else args.all for name, made in committed.items()}
+        lines = [
+            [str(where[name] / made["dataset"]), name, "--out", str(args.out), "--force", *made["arguments"]]
+            for name, made in committed.items()
+        ]
+        jobs = [parser.parse_args(line) for line in lines]
+    elif args.dataset is None or args.name is None:
+        parser.error("DATASET and NAME are needed (or --all)")
+    for job in jobs:
+        if not re.fullmatch(rf"[a-z0-9]+(_[a-z0-9]+)+_({'|'.join(TASKS)})", job.name) or "_v" in job.name:
+            parser.error(
+                f"NAME is <organ>_<modality>_segmentation or ..._classification in lower case without '_v', not "
+                f"'{job.name}'"
+            )
+        if (job.out / job.name).exists() and not job.force:
+            parser.error(f"{job.out / job.name} exists: pass --force to make it again")
+        try:
+            _make(job)
+        except InputError as error:
+            print(f"make_child: error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 from child.choices import choose
+from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from scripts.backbone import UNetBackbone
 
@@ -174,20 +175,50 @@ def test_a_bundle_is_not_overwritten_unasked(bundle, dataset):
 
 @pytest.mark.parametrize("folder", sorted(DOWNSTREAM.glob("*/")), ids=lambda folder: folder.name)
 def test_committed_children_hold_the_shared_code(folder):
-    for module in make_child.MODULES:
-        shared = make_child.REPOSITORY / "bundle" / "scripts" / f"{module}.py"
-        assert (folder / "scripts" / f"{module}.py").read_bytes() == shared.read_bytes(), module
-    assert {path.stem for path in (folder / "scripts").glob("*.py")} == set(make_child.MODULES)
+    modules = needed_modules(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
+    assert {path.stem for path in (folder / "scripts").glob("*.py")} == set(modules)
+    for module in modules:
+        assert (folder / "scripts" / f"{module}.py").read_bytes() == (SCRIPTS / f"{module}.py").read_bytes(), module
 
 
-COMMITTED = json.loads((make_child.REPOSITORY / "tools" / "child" / "committed.json").read_text())
+COMMITTED = json.loads((make_child.CHILD / "committed.json").read_text())
 
 
 @pytest.mark.parametrize("name", sorted(COMMITTED))
-def test_committed_children_are_what_the_tool_makes(name, tmp_path, shared_data):
+def test_committed_children_are_what_the_tool_makes(name, tmp_path, request):
+    described = COMMITTED[name]["dataset"].endswith(".json")  # needs no data
+    folder = make_child.CHILD if described else request.getfixturevalue("shared_data")
     arguments = [*COMMITTED[name]["arguments"], "--out", str(tmp_path)]
-    assert make_child.main([str(shared_data / COMMITTED[name]["dataset"]), name, *arguments]) == 0
-    made = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
-    assert made
-    for path in made:
-        assert path.read_bytes() == (DOWNSTREAM / name / path.relative_to(tmp_path / name)).read_bytes(), path
+    assert make_child.main([str(folder / COMMITTED[name]["dataset"]), name, *arguments]) == 0
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    folders = [DOWNSTREAM / name / part for part in ("configs", "docs", "scripts")]
+    committed = [path for part in folders for path in part.rglob("*") if "__pycache__" not in path.parts]
+    committed = [*(path for path in committed if path.is_file()), DOWNSTREAM / name / "LICENSE"]
+    assert set(made) == {path.relative_to(DOWNSTREAM) for path in committed}
+    for path, content in made.items():
+        assert content == (DOWNSTREAM / path).read_bytes(), path
+
+
+def test_all_committed_children_are_there():
+    assert {folder.name for folder in DOWNSTREAM.glob("*/")} == set(COMMITTED)
+
+
+def test_the_start_is_the_pretrained_backbone_under_a_new_layer(dataset, tmp_path):
+    backbone = UNetBackbone(features=(4, 8))
+    torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "model.pt")
+    start = [str(dataset), NAME, "--out", str(tmp_path / "out"), "--start", str(tmp_path / "model.pt")]
+    assert make_child.main([*start, "--features", "4", "8"]) == 0
+    path = tmp_path / "out" / NAME / "models" / "model.pt"
+    weights = torch.load(path, weights_only=True)
+    assert all(torch.equal(weights[f"backbone.{k}"], v) for k, v in backbone.state_dict().items())
+    assert set(weights) - {f"backbone.{k}" for k in backbone.state_dict()} == {"head.weight", "head.bias"}
+    before = path.read_bytes()
+    assert make_child.main([*start, "--features", "4", "8", "--force"]) == 0
+    assert path.read_bytes() == before
+
+
+def test_a_start_of_other_channels_is_refused(dataset, tmp_path, capsys):
+    torch.save(UNetBackbone(features=(4, 8)).state_dict(), tmp_path / "model.pt")
+    start = [str(dataset), NAME, "--out", str(tmp_path / "out"), "--start", str(tmp_path / "model.pt")]
+    assert make_child.main([*start, "--features", "8", "16"]) == 1
+    assert "--features must be those of" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +23,14 @@ from monai.transforms import LoadImage, Orientation
 from scripts.errors import InputError
 from scripts.scans import find_scans
 
-LARGEST_PATCH = 96
+from .description import modality, patient_classes, read_description, structures
+
+LARGEST = 96
+"""Voxels that one axis of a patch, or of a whole scan to classify, has at most."""
 SAMPLED = 12
 """Scans whose size and spacing are read."""
+FEATURES = (16, 32, 64, 128)
+"""Channels of the pre-trained model of this repository, whose weights then fit."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Choices:
     Everything a child bundle is made of.
 
     Attributes:
-        name: of the bundle.
+        name: of the bundle; its last word is the task.
         description: the content of dataset.json.
         settings: by config id.
         reasons: by config id, why.
@@ -47,46 +51,19 @@ class Choices:
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
+    def task(self) -> str:
+        """segmentation or classification."""
+        return self.name.rsplit("_", 1)[1]
+
+    @property
     def modality(self) -> str:
         """CT or MR."""
         return modality(self.description)
 
-
-def modality(description: Mapping[str, Any]) -> str:
-    """
-    CT or MR, from the first channel of dataset.json.
-
-    Raises:
-        InputError: when it names neither.
-    """
-    words = str(next(iter(dict(description.get("modality", {})).values()), "")).upper()
-    if "CT" in words:
-        return "CT"
-    if "MR" in words or words in ("T1", "T2", "FLAIR"):
-        return "MR"
-    raise InputError(f"dataset.json names the modality '{words}': give it as CT or MRI")
-
-
-def structures(description: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
-    """
-    Structures and the codes that make them up, and the codes that count as background.
-
-    Args:
-        description: of dataset.json; ``coarse_labels`` (value, name, source_values) merge its ``labels``.
-    """
-    labels = description.get("labels")
-    if not isinstance(labels, Mapping) or not all(str(code).isdigit() for code in labels):
-        raise InputError('dataset.json needs "labels" such as {"0": "background", "1": "liver"}')
-    codes = sorted(int(code) for code in labels if int(code))
-    if not codes:
-        raise InputError('dataset.json names no structure beside the background in "labels"')
-    if "coarse_labels" in description:
-        merged = sorted(description["coarse_labels"], key=lambda entry: entry["value"])
-        classes = [{"name": entry["name"], "codes": entry["source_values"]} for entry in merged]
-    else:
-        classes = [{"name": labels[str(code)], "codes": [code]} for code in codes]
-    used = {code for entry in classes for code in entry["codes"]}
-    return classes, [code for code in codes if code not in used]
+    @property
+    def size(self) -> list[int]:
+        """Voxels that the network sees at once."""
+        return self.settings["patch_size" if self.task == "segmentation" else "spatial_size"]
 
 
 def _grid(path: str) -> tuple[list[int], list[float]]:
@@ -96,12 +73,30 @@ def _grid(path: str) -> tuple[list[int], list[float]]:
     return list(image.shape[1:]), [float(value) for value in image.pixdim]
 
 
-def patch_for(
+def size_for(
     shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], pixdim: Sequence[float]
 ) -> list[int]:
     """The median extent in voxels of ``pixdim``, as the nearest multiples of 16, from 16 to 96."""
     extents = np.array(shapes) * np.array(spacings) / np.array(pixdim)
-    return [int(min(LARGEST_PATCH, max(16, 16 * round(size / 16)))) for size in np.median(extents, 0)]
+    return [int(min(LARGEST, max(16, 16 * round(size / 16)))) for size in np.median(extents, 0)]
+
+
+def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Voxel size and extent, measured on a sample of the scans; and why."""
+    scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
+    sampled = scans[:: max(1, len(scans) // SAMPLED)]
+    shapes, spacings = zip(*(_grid(scan["image"]) for scan in sampled), strict=True)
+    voxels = np.median(np.array(spacings), 0)
+    if task == "segmentation":
+        pixdim = given.get("pixdim") or [round(float(v), 2) for v in voxels]
+        settings = {"pixdim": pixdim, "patch_size": size_for(shapes, spacings, pixdim)}
+        why = f"median size, multiples of 16, at most {LARGEST}"
+        return settings, {"pixdim": f"median of {len(sampled)} scans", "patch_size": why}
+    extent = np.median(np.array(shapes) * np.array(spacings), 0)
+    pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.maximum(voxels, extent / LARGEST)]
+    settings = {"pixdim": pixdim, "spatial_size": size_for(shapes, spacings, pixdim)}
+    why = f"median of {len(sampled)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
+    return settings, {"pixdim": why, "spatial_size": "the median scan as a whole, multiples of 16"}
 
 
 def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
@@ -109,41 +104,37 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
     Derive the settings of a child bundle.
 
     Args:
-        dataset: folder with ``dataset.json``.
+        dataset: folder with ``dataset.json``; or a JSON file, the description of data that are elsewhere, whose
+            ``settings`` say what cannot be derived then.
         name: of the bundle.
-        given: settings the user insists on.
+        given: settings the user insists on, by config id.
 
     Raises:
         InputError: for a folder, a description or scans that cannot be used.
     """
-    path = dataset / "dataset.json"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: a child bundle is made from a data set's own description")
-    scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
-    description = json.loads(path.read_text(encoding="utf-8"))
-    kind = modality(description)
-    classes, ignored = structures(description)
-    sampled = scans[:: max(1, len(scans) // SAMPLED)]
-    shapes, spacings = zip(*(_grid(scan["image"]) for scan in sampled), strict=True)
-    pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.median(np.array(spacings), 0)]
-    patch = given.get("patch_size") or patch_for(shapes, spacings, pixdim)
-    features = [16, 32, 64, 128] if min(patch) < 64 else [16, 32, 64, 128, 256]
-    derived = {
-        "pixdim": pixdim,
-        "patch_size": patch,
-        "intensity": "window" if kind == "CT" else "percentiles",
-        "window": [-1024, 1024],
-        "features": features,
-        "classes": classes,
-        "ignored_codes": ignored,
-        "subject_key": None,
-    }
+    description = read_description(dataset)
+    kind, task = modality(description), name.rsplit("_", 1)[1]
+    size = "patch_size" if task == "segmentation" else "spatial_size"
+    stated = dict(description.get("settings", {}))
+    settings: dict[str, Any] = {"subject_key": None, "layout": description.get("layout"), "features": list(FEATURES)}
     reasons = {
-        "pixdim": f"median of {len(sampled)} scans",
-        "patch_size": f"median size, multiples of 16, at most {LARGEST_PATCH}",
+        "features": "those of the pre-trained model",
+        "subject_key": "every case a subject of its own",
         "intensity": f"modality {kind}",
         "window": "Hounsfield units, used with intensity 'window'",
-        "features": "three poolings where the patch is below 64 voxels, else four",
-        "subject_key": "every case a subject of its own",
     }
-    return Choices(name, description, {**derived, **given}, {**reasons, **dict.fromkeys(given, "as asked")})
+    settings |= {"intensity": "window" if kind == "CT" else "percentiles", "window": [-1024, 1024]}
+    if task == "segmentation":
+        settings["classes"], settings["ignored_codes"] = structures(description)
+    else:
+        table = given.get("table") or description.get("table")
+        settings["table"], settings["classes"] = patient_classes(description, table, dataset)
+    if dataset.suffix == ".json":
+        missing = [key for key in ("pixdim", size) if key not in {**stated, **given}]
+        if missing:
+            raise InputError(f'{dataset} describes data that are elsewhere: its "settings" lack {", ".join(missing)}')
+    else:
+        measured, why = _from_scans(dataset, task, {**stated, **given})
+        settings, reasons = {**settings, **measured}, {**reasons, **why}
+    reasons |= {**dict.fromkeys(stated, "as the description says"), **dict.fromkeys(given, "as asked")}
+    return Choices(name, description, {**settings, **stated, **given}, reasons)

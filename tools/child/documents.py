@@ -13,39 +13,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from .choices import Choices
 
-PARENT = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "metadata.json"
-PACKAGES = ("nibabel", "itk-core", "itk-io", "pynrrd", "scipy", "pytorch-ignite", "tensorboard", "tqdm", "matplotlib")
+HERE = Path(__file__).parent
+PARENT = HERE.parents[1] / "bundle" / "configs" / "metadata.json"
 
 
-def metadata(choices: Choices) -> dict[str, Any]:
-    """``metadata.json``, with the versions and authors of the parent bundle."""
+def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    ``metadata.json``, with the versions and authors of the parent bundle.
+
+    Args:
+        choices: name, settings and description.
+        card: what is known of the weights, see :func:`performance`.
+    """
     parent = json.loads(PARENT.read_text(encoding="utf-8"))
     names = [entry["name"] for entry in choices.settings["classes"]]
-    patch, kind = choices.settings["patch_size"], choices.modality
-    packages = {name: parent["required_packages_version"][name] for name in (*PACKAGES, "fire", "pydicom")}
-    about = choices.description.get("description", choices.name)
+    segmentation = choices.task == "segmentation"
+    channels = ["background", *names] if segmentation else names
+    origin = "fine-tuned" if card.get("trained") else "not yet fine-tuned: the weights are its start"
+    output = (
+        {"type": "image", "format": "segmentation"} if segmentation else {"type": "probabilities", "format": "classes"}
+    )
     return {
         "schema": parent["schema"],
-        "version": "0.1.0",
-        "changelog": {"0.1.0": "made from the data set's description"},
+        "version": card.get("version", "0.1.0"),
+        "changelog": card.get("changelog", {"0.1.0": "made from the data set's description"}),
         **{key: parent[key] for key in ("monai_version", "pytorch_version", "numpy_version")},
-        "required_packages_version": packages,
+        "required_packages_version": parent["required_packages_version"],
         "name": choices.name,
-        "task": f"Segmentation in {kind}: {', '.join(names)}",
-        "description": f"{about}. A U-Net pre-trained by geometric visual similarity learning (GVSL), fine-tuned.",
+        "task": f"{choices.task.capitalize()} in {choices.modality}: {', '.join(names)}",
+        "description": f"{about(choices)}. A U-Net of geometric visual similarity learning (GVSL), {origin}.",
         "authors": parent["authors"],
         "copyright": parent["copyright"],
         "data_source": str(choices.description.get("reference", "see docs/data_license.txt")),
         "data_type": "nibabel",
-        "image_classes": f"single-channel {kind} scan, intensities scaled to 0..1",
-        "label_classes": f"single channel, {len(names)} structures",
-        "pred_classes": f"{len(names) + 1} channels: background, {', '.join(names)}",
-        "eval_metrics": {},
+        "image_classes": f"single-channel {choices.modality} scan, intensities scaled to 0..1",
+        "label_classes": f"single channel, {len(names)} {'structures' if segmentation else 'classes of patients'}",
+        "pred_classes": f"{len(channels)} channels: {', '.join(channels)}",
+        "eval_metrics": card.get("eval_metrics", {}),
         "intended_use": "Research. Not for diagnosis.",
         "references": parent["references"],
         "network_data_format": {
@@ -53,29 +64,33 @@ def metadata(choices: Choices) -> dict[str, Any]:
                 "image": {
                     "type": "image",
                     "format": "magnitude",
-                    "modality": kind,
+                    "modality": choices.modality,
                     "num_channels": 1,
-                    "spatial_shape": patch,
+                    "spatial_shape": choices.size,
                     "dtype": "float32",
                     "value_range": [0, 1],
-                    "is_patch_data": True,
+                    "is_patch_data": segmentation,
                     "channel_def": {"0": "image"},
                 }
             },
             "outputs": {
                 "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": len(names) + 1,
-                    "spatial_shape": patch,
+                    **output,
+                    "num_channels": len(channels),
+                    "spatial_shape": choices.size if segmentation else [],
                     "dtype": "float32",
                     "value_range": [],
-                    "is_patch_data": True,
-                    "channel_def": {str(n): name for n, name in enumerate(["background", *names])},
+                    "is_patch_data": segmentation,
+                    "channel_def": {str(n): name for n, name in enumerate(channels)},
                 }
             },
         },
     }
+
+
+def about(choices: Choices) -> str:
+    """One sentence of what the data show, without its full stop."""
+    return str(choices.description.get("description", choices.name)).rstrip(". ")
 
 
 def data_license(choices: Choices) -> str:
@@ -87,67 +102,62 @@ def data_license(choices: Choices) -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme(choices: Choices) -> str:
+def performance(choices: Choices, card: Mapping[str, Any]) -> str:
+    """
+    The model card: what ``models/model.pt`` is and how good.
+
+    Args:
+        choices: name and settings.
+        card: ``trained``, ``sha256``, ``command``, ``results`` (measures by structure or class) and so on, as
+            ``tools/ship_weights.py`` writes it; empty without weights.
+    """
+    if not card:
+        return "No weights are part of this bundle: a training writes `models/model.pt`, `evaluate.json` measures it."
+    software = ", ".join(f"{name} {version}" for name, version in card["software"].items())
+    made = f"SHA-256 of `models/model.pt`: `{card['sha256']}` (tensors only; {software})."
+    if not card["trained"]:
+        return (
+            "**Not trained for this task**, whose data were not at hand: `models/model.pt` is a start for fine-tuning, "
+            f"the pre-trained backbone of this repository under an untrained last layer.\n\n{made}"
+        )
+    columns = list(next(iter(card["results"].values())))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row, values in card["results"].items():
+        lines.append(f"| {row} | {' | '.join('-' if value is None else str(value) for value in values.values())} |")
+    table = "\n".join(lines)
+    return f"{card['summary']}\n\n{table}\n\nMade by\n```\n{card['command']}\n```\n{made}"
+
+
+def readme(choices: Choices, card: Mapping[str, Any]) -> str:
     """``docs/README.md`` by the model zoo's template."""
-    settings = choices.settings
-    rows = "\n".join(f"| {n} | {e['name']} | {e['codes']} |" for n, e in enumerate(settings["classes"], 1))
-    size = " x ".join(str(n) for n in settings["patch_size"])
-    spacing = " x ".join(f"{v:g}" for v in settings["pixdim"])
-    scaling = f"clipped to {settings['window']} HU" if settings["intensity"] == "window" else "percentiles of each scan"
+    settings, codes = choices.settings, "codes" if choices.task == "segmentation" else "values"
+    first = 1 if choices.task == "segmentation" else 0
     run = "python -m monai.bundle run --bundle_root . --config_file configs"
-    return f"""# {choices.name}
-
-## Overview
-{choices.description.get("description", choices.name)}.
-
-A U-Net (channels {settings["features"]}) whose weights can come from GVSL pre-training, with one 1x1x1 convolution
-on its local features.
-
-| class | structure | codes in the label files |
-|---|---|---|
-{rows}
-
-## Data
-{choices.modality}, labels in the layout of the Medical Segmentation Decathlon (`dataset.json`).
-Terms: `data_license.txt`.
-
-## Training configuration
-Voxels of {spacing} mm, patches of {size} drawn with foreground, intensities scaled to 0..1 by {scaling}; Dice and
-cross-entropy, Adam. The model with the best validation Dice becomes `models/model.pt`.
-
-- `--mode finetune` (default), `linear` (frozen backbone) or `scratch`; `--pretrained <model.pt of a pre-training>`.
-  Weights that do not cover the whole backbone are refused.
-- `--num_labelled 5` or `--label_fraction 0.1` trains on few subjects, `--folds 5 --fold 0` is cross-validation,
-  `--seed` the split. `--subject_key` tells subjects apart.
-
-## Memory
-Set by `--patch_size` and `--batch_size`; a validation or prediction runs in windows of the same patch.
-
-## Input and output
-Input: one {choices.modality} scan. Output: label map in the scan's own geometry, with the codes of the
-table (class numbers where several codes were merged).
-
-## Performance
-No weights are part of this bundle yet: `models/model.pt` is what a training writes, and `evaluate.json` measures it.
-
-## Commands
-```
-{run}/train.json --dataset_dir DATA --pretrained MODEL
-{run}/evaluate.json --dataset_dir DATA --output_dir OUT
-{run}/inference.json --image SCAN --output_dir OUT
-```
-
-## Limitations
-Research use. Structures outside the field of view, other contrasts and other spacings were not tested.
-
-## References
-{parent_reference()}
-
-## License
-Code: Apache 2.0 (`LICENSE`). Data: `docs/data_license.txt`.
-"""
-
-
-def parent_reference() -> str:
-    """The paper."""
-    return "\n".join(json.loads(PARENT.read_text(encoding="utf-8"))["references"])
+    commands = [
+        f"{run}/train.json --dataset_dir DATA --pretrained MODEL",
+        f"{run}/evaluate.json --dataset_dir DATA --output_dir OUT",
+        f"{run}/inference.json --image SCAN --output_dir OUT",
+    ]
+    if "preparation" in choices.description:
+        commands.insert(0, f"{run}/prepare.json --source_dir DOWNLOAD --dataset_dir DATA")
+    how = choices.description.get(
+        "layout_description",
+        "in the layout of the Medical Segmentation Decathlon (`dataset.json`)"
+        + (f", with the patients in `{settings['table']['file']}`" if "table" in settings else ""),
+    )
+    window = f"clipped to {settings['window']} HU"
+    return Template((HERE / choices.task / "README.md").read_text(encoding="utf-8")).substitute(
+        name=choices.name,
+        about=about(choices),
+        features=settings["features"],
+        classes="\n".join(f"| {n} | {e['name']} | {e[codes]} |" for n, e in enumerate(settings["classes"], first)),
+        data=f"{choices.modality}, {how}. Terms: `data_license.txt`.",
+        pixdim=" x ".join(f"{v:g}" for v in settings["pixdim"]),
+        size=" x ".join(str(n) for n in choices.size),
+        scaling=window if settings["intensity"] == "window" else "percentiles of each scan",
+        modality=choices.modality,
+        performance=performance(choices, card),
+        commands="\n".join(commands),
+        limits=f" {card['limits']}" if card.get("limits") else "",
+        references="\n".join(json.loads(PARENT.read_text(encoding="utf-8"))["references"]),
+    )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -107,6 +107,27 @@ def check_orientation(orientation: str) -> None:
     pairs = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), None) for letter in str(orientation)]
     if len(pairs) != 3 or set(pairs) != {"RL", "AP", "SI"}:
         raise InputError(f"orientation must have one letter each of R/L, A/P and S/I, as in RAS, not {orientation!r}")
+
+
+def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad: bool) -> None:
+    """
+    List what cannot be used: as an error, or with ``skip_bad`` on the screen.
+
+    Args:
+        problems: a line for each unusable item.
+        total: how many items there are.
+        what: they are, in the plural.
+        skip_bad: go on without the unusable ones, as long as one remains.
+
+    Raises:
+        InputError: listing them.
+    """
+    if not problems:
+        return
+    if not skip_bad or len(problems) == total:
+        head = f"{len(problems)} of {total} {what} cannot be used (--skip_bad True leaves them out):"
+        raise InputError("\n  ".join([head, *problems]))
+    print("\n  ".join([f"left out {len(problems)} of {total} {what}:", *problems]), flush=True)
 
 
 def report_input_errors() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from monai.transforms import LoadImage
 
-from .errors import InputError, check_flags, check_numbers
+from .errors import InputError, check_flags, check_numbers, refuse_or_leave_out
 from .scans import SubjectKey, check_scan, find_scans
 
 GEOMETRY_TOLERANCE = 1e-2
@@ -91,14 +91,7 @@ def labelled_cases(
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(lambda case: check_case(case, codes), cases))
     problems = [f"{case['image']} {what}" for case, (what, _) in zip(cases, found, strict=True) if what]
-    if problems and (not skip_bad or len(problems) == len(cases)):
-        raise InputError(
-            "\n  ".join(
-                [f"{len(problems)} of {len(cases)} cases cannot be used (--skip_bad True leaves them out):", *problems]
-            )
-        )
-    if problems:
-        print("\n  ".join([f"left out {len(problems)} of {len(cases)} cases:", *problems]), flush=True)
+    refuse_or_leave_out(problems, len(cases), "cases", skip_bad)
     return [
         {**case, "classes": [n for n, entry in enumerate(classes, 1) if set(entry["codes"]) & set(present)]}
         for case, (what, present) in zip(cases, found, strict=True)
@@ -116,6 +109,7 @@ def split_cases(
     folds: int = 0,
     fold: int = 0,
     seed: int = 0,
+    stratify: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """
     Split by subject; the same arguments give the same split, and fewer labels are a subset of more.
@@ -124,8 +118,8 @@ def split_cases(
     on the same subjects.
 
     Args:
-        cases: of :func:`labelled_cases`.
-        class_names: names of the structures.
+        cases: dictionaries with ``subject`` and ``classes`` (numbers, from 1, of the structures or classes in it).
+        class_names: names of the structures or classes.
         validation_fraction: share of all subjects for choosing the best model (without folds).
         test_fraction: share of all subjects never trained on, 0 for none.
         num_labelled: subjects to train on; None takes ``label_fraction`` of them.
@@ -133,12 +127,15 @@ def split_cases(
         folds: number of folds; 0 splits once.
         fold: the fold, from 0, that validates.
         seed: of the split.
+        stratify: split each class by itself, for cases that show one class each; the first subjects to train on are
+            one of each class, the further ones keep their proportions.
 
     Returns:
         ``train``, ``validation`` and ``test`` cases.
 
     Raises:
-        InputError: for too few subjects, impossible shares, or a structure without example in the training part.
+        InputError: for too few subjects (of a class), impossible shares, or a structure or class without example in
+            the training part.
     """
     check_numbers({"validation_fraction": validation_fraction, "test_fraction": test_fraction})
     check_numbers({"label_fraction": label_fraction})
@@ -149,15 +146,29 @@ def split_cases(
         raise InputError(f"label_fraction must lie above 0 and not above 1, not {label_fraction}")
     if folds == 1 or (folds and fold >= folds):
         raise InputError(f"fold {fold} of {folds} does not exist: folds is 0 or at least 2, fold counts from 0")
-    subjects = sorted({case["subject"] for case in cases})
-    order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
-    held = max(1, round(test_fraction * len(order))) if test_fraction else 0
-    test, rest = order[:held], order[held:]
-    share = max(1, round(validation_fraction * len(order)))
-    validation = rest[fold::folds] if folds else rest[:share]
-    train = [subject for subject in rest if subject not in validation]
+    strata: dict[int, set[str]] = {}
+    for case in cases:
+        strata.setdefault(case["classes"][0] if stratify else 0, set()).add(case["subject"])
+    generator = np.random.default_rng(seed)
+    test: list[str] = []
+    first: list[str] = []
+    rest: list[list[str]] = []
+    for number, subjects in sorted(strata.items()):
+        order = [sorted(subjects)[i] for i in generator.permutation(len(subjects))]
+        held = max(1, round(test_fraction * len(order))) if test_fraction else 0
+        share = 0 if folds else max(1, round(validation_fraction * len(order)))
+        if held + share >= len(order):
+            of_class = f" of class {class_names[number - 1]}" if stratify else ""
+            raise InputError(f"{len(order)} subjects{of_class} are too few for training, validation and test parts")
+        test += order[:held]
+        first += order[held : held + share]
+        rest.append(order[held:])
+    validation = sum(rest, [])[fold::folds] if folds else first
+    kept = [[subject for subject in group if subject not in validation] for group in rest]
+    placed = [(place / len(group), subject) for group in kept for place, subject in enumerate(group)]
+    train = [subject for _, subject in sorted(placed, key=lambda item: item[0])]
     if not train or not validation:
-        raise InputError(f"{len(subjects)} subjects are too few for training, validation and test parts")
+        raise InputError(f"{sum(map(len, rest))} subjects are too few for {folds} folds")
     if num_labelled is not None:
         check_numbers({"num_labelled": num_labelled}, lowest=1, whole=True)
         if num_labelled > len(train):
@@ -178,7 +189,7 @@ def split_cases(
 
 def images_to_predict(dataset_dir: str, image: str | Sequence[str] | None = None) -> list[dict[str, str]]:
     """
-    What to segment.
+    What to predict on.
 
     Args:
         dataset_dir: folder of scans, used where no image is named.
