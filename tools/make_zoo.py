@@ -1,0 +1,110 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Make the packages of a model zoo, ``dist/<name>_v<version>.zip``, or check one."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from command import Parser
+from zoo.archive import LARGE, check_zip, read_folder, write_zip
+from zoo.files import METADATA, REPOSITORY, check_files
+
+from scripts.errors import InputError  # isort: skip
+
+RELEASES = "https://github.com/Project-MONAI/model-zoo/releases/download/hosting_storage_v1"
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = Parser(prog="make_zoo", description=__doc__)
+    parser.add_argument("bundles", metavar="BUNDLE", nargs="*", type=Path, help="folders (default: all)")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "dist", help="where to (default: dist)")
+    parser.add_argument("--url", default=RELEASES, help=f"where the files of OUT will be (default: {RELEASES})")
+    parser.add_argument("--check", metavar="ZIP", type=Path, help="check a zip, write nothing")
+    parser.add_argument("--checksum", metavar="HEX", help="with --check: its SHA-1 or SHA-256")
+    parser.add_argument("--model_info", metavar="FILE", type=Path, help="with --check: a model_info.json that lists it")
+    return parser
+
+
+def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int]:
+    """
+    Write the package of one bundle, and what a pull request needs for files that are too large for the zoo.
+
+    Args:
+        folder: of the bundle.
+        out: where to.
+        url: where the files of ``out`` will be.
+
+    Returns:
+        name with version, its entry of ``model_info.json``, and the bytes of the zip.
+    """
+    files = read_folder(folder)
+    try:
+        name = json.loads(files[METADATA])["name"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}: {METADATA} is missing, or gives no name") from error
+    full = f"{name}_v{check_files(files, name, folder)['version']}"
+    path = out / f"{full}.zip"
+    write_zip(files, name, path)
+    check_zip(path)
+    large = {file: content for file, content in files.items() if len(content) > LARGE}
+    lines = ["large_files:"]
+    for file, content in large.items():
+        asset = f"{full}_{Path(file).name}"
+        (out / asset).write_bytes(content)
+        lines += [f'  - path: "{file}"', f'    url: "{url}/{asset}"']
+        lines += [f'    hash_val: "{hashlib.sha256(content).hexdigest()}"', '    hash_type: "sha256"']
+    if large:
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "large_files.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    content = path.read_bytes()
+    entry = {"checksum": hashlib.sha1(content, usedforsecurity=False).hexdigest(), "source": f"{url}/{path.name}"}
+    return full, entry, len(content)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    Args:
+        argv: its arguments, those of the process by default.
+
+    Returns:
+        the exit code.
+    """
+    args = _parser().parse_args(argv)
+    bundles = args.bundles or [REPOSITORY / "bundle", *sorted((REPOSITORY / "downstream").glob("*/"))]
+    try:
+        if args.check:
+            metadata = check_zip(args.check, args.checksum, args.model_info)
+            print(f"{args.check}: {metadata['name']} {metadata['version']} is complete and fits this machine")
+            return 0
+        args.out.mkdir(parents=True, exist_ok=True)
+        model_info = {}
+        for folder in bundles:
+            full, model_info[full], size = release(folder, args.out, args.url)
+            print(f"{size / 1e6:8.2f} MB  {args.out / full}.zip")
+        text = json.dumps(model_info, indent=4) + "\n"
+        (args.out / "model_info.json").write_text(text, encoding="utf-8")
+    except InputError as error:
+        print(f"make_zoo: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
