@@ -29,9 +29,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from command import Parser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
@@ -151,16 +152,9 @@ def write(weights: Mapping[str, torch.Tensor], out: Path) -> None:
         raise InputError(f"{out} cannot be written: {reason}") from error
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that states a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def command_line(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """A command that reads one file of weights and writes another."""
-    parser = _Parser(prog=prog, description=description, epilog=epilog)
+    parser = Parser(prog=prog, description=description, epilog=epilog)
     parser.add_argument("source", metavar="IN", type=Path, help="file to read; code in it is never run")
     parser.add_argument("out", metavar="OUT", type=Path, help="file to write")
     parser.add_argument("--force", action="store_true", help="replace OUT where it exists")

@@ -20,12 +20,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
 from child.modules import SCRIPTS, needed_modules
 from child.weights import write_start
+from command import Parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "bundle"))
@@ -38,16 +39,9 @@ TASKS = ("segmentation", "classification")
 OVERLAYS = ("paper.json", "multi_gpu_train.json")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that states a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = _Parser(prog="make_child", description=__doc__)
+    parser = Parser(prog="make_child", description=__doc__)
     parser.add_argument(
         "dataset",
         metavar="DATASET",

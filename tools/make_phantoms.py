@@ -17,24 +17,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from command import Parser
 from phantoms.cohort import CohortError, write_cohort
 
 SPACINGS = (2.0, 12.0)
 """The nominal voxel sizes at which phantoms look right, mm."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that states a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="make_phantoms",
         description="Make chest-CT-like phantoms with MM-WHS heart labels (left and right ventricle and atrium, "
         "myocardium, aorta, pulmonary artery) as NIfTI in the Medical Segmentation Decathlon layout.",
