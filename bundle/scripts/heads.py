@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks import Convolution
@@ -23,6 +24,7 @@ from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
 from .blocks import LEAKY_RELU, group_norm, initialise
+from .correlation import CorrelationHead
 from .errors import InputError
 from .geometry import affine_about_centre, affine_displacement, exponential, fuse, linear_matrix, warp
 
@@ -173,6 +175,28 @@ class DeformableHead(nn.Module):
         """
         field = self.displacement(self.conv(torch.cat([moving, fixed], dim=1))).float()
         return exponential(field, self.velocity_steps) if self.velocity_steps else field
+
+
+def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **common: Any) -> nn.Module:
+    """
+    The deformable head of that name.
+
+    Args:
+        kind: "convolution" for :class:`DeformableHead`, the paper's, or "correlation" for
+            :class:`~scripts.correlation.CorrelationHead`.
+        settings: arguments of each kind.
+        common: arguments of both: ``in_channels``, ``spatial_dims``, ``velocity_steps``.
+
+    Returns:
+        called with the moving and the fixed local features, it gives the displacement.
+
+    Raises:
+        InputError: for another name.
+    """
+    kinds = {"convolution": DeformableHead, "correlation": CorrelationHead}
+    if kind not in kinds:
+        raise InputError(f"matching_head is 'convolution' or 'correlation', not '{kind}'")
+    return kinds[kind](**common, **settings[kind])
 
 
 class ZMatchingHead(nn.Module):
