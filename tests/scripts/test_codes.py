@@ -1,0 +1,44 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Label codes of files, and class numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from scripts.codes import CodesToClassesd, output_codes
+
+CLASSES = [{"name": "cord", "codes": [3]}, {"name": "bone", "codes": [1, 2]}, {"name": "heart", "codes": [420, 421]}]
+
+
+@pytest.fixture
+def label() -> MetaTensor:
+    return MetaTensor(torch.tensor([[[[0, 1, 2, 3, 9, 420, 421]]]], dtype=torch.float32), affine=2 * torch.eye(4))
+
+
+def test_codes_become_class_numbers(label: MetaTensor) -> None:
+    step = CodesToClassesd("label", CLASSES, ignored_codes=[9])
+    result = step({"label": label, "classes": [1, 2, 3]})["label"]
+    assert result.flatten().tolist() == [0, 2, 2, 1, 0, 3, 3]
+    assert torch.equal(result.affine, label.affine)
+
+
+def test_labels_from_elsewhere_are_numbered_already(label: MetaTensor) -> None:
+    """1 is a class number there, and the code of another class in the data set's files."""
+    result = CodesToClassesd("label", CLASSES)({"label": label})["label"]
+    assert torch.equal(result, label)
+
+
+def test_what_is_written() -> None:
+    assert output_codes(CLASSES) == [0, 3, 1, 420]
+    assert output_codes([{"name": "ventricles", "codes": [4, 11], "value": 1}]) == [0, 1]
