@@ -72,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         type=Path,
         nargs="?",
-        const=_shared(),
+        const=shared_data(),
         help="make all committed ones again, from the data sets below DATA",
     )
     return parser
 
 
-def _shared() -> Path:
+def shared_data() -> Path:
     """The folder of the data sets that the committed children are made from."""
     return Path(os.environ.get("GVSL_DATA", REPOSITORY.parent / "shared" / "data"))
 

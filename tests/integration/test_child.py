@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from child.choices import choose
+from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
 from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from scripts.backbone import UNetBackbone
@@ -74,9 +74,18 @@ def run(bundle, config, **settings):
 def test_the_choices_follow_the_data(dataset):
     chosen = choose(dataset, NAME, {})
     assert chosen.settings["pixdim"] == [1.2, 1.2, 1.5]
-    assert chosen.settings["patch_size"] == [32, 32, 32] or chosen.settings["patch_size"] == [16, 16, 16]
+    assert chosen.settings["patch_size"] == [24, 24, 24]
+    assert (chosen.settings["epochs"], chosen.settings["epoch_length"]) == (50, 50)
     assert chosen.settings["intensity"] == "percentiles"
     assert chosen.settings["classes"] == [{"name": "blob", "codes": [7]}]
+
+
+def test_a_validation_does_not_dominate():
+    """Three windows an axis of ten validation cases cost about 90 training steps: a fifth of 450."""
+    assert epoch_length_for([96, 96, 96], [48, 48, 48], 67) == pytest.approx(4 * 27 * 11 / 3, abs=10)
+    template = json.loads((make_child.CHILD / "segmentation" / "train.json").read_text(encoding="utf-8"))
+    assert template["validate"]["inferer"]["overlap"] == VALIDATION_OVERLAP
+    assert template["validation_fraction"] == VALIDATION_SHARE
 
 
 def test_made_again_it_has_the_same_bytes(bundle, dataset, tmp_path):

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,10 @@ SAMPLED = 12
 """Scans whose size and spacing are read."""
 FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
+STEPS, SHORTEST_EPOCH = 2500, 50
+"""Length of a training of a segmentation, and of its shortest epoch."""
+VALIDATION_SHARE, VALIDATION_OVERLAP = 0.15, 0.25
+"""What the template of train.json validates on, and how its windows overlap."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,49 @@ def _grid(path: str) -> tuple[list[int], list[float]]:
 def size_for(
     shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], pixdim: Sequence[float]
 ) -> list[int]:
-    """The median extent in voxels of ``pixdim``, as the nearest multiples of 16, from 16 to 96."""
-    extents = np.array(shapes) * np.array(spacings) / np.array(pixdim)
-    return [int(min(LARGEST, max(16, 16 * round(size / 16)))) for size in np.median(extents, 0)]
+    """The smallest multiples of 8 voxels of ``pixdim`` that hold the median extent, from 16 to 96."""
+    extents = np.median(np.array(shapes) * np.array(spacings) / np.array(pixdim), 0)
+    return [int(min(LARGEST, max(16, 8 * math.ceil(round(size, 3) / 8)))) for size in extents]
+
+
+def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) -> int:
+    """
+    Steps between two validations, so that these take no more than a fifth of the time.
+
+    A validation predicts every window of 15 % of the cases; a window costs about a third of a training step.
+
+    Args:
+        extent: voxels of the median scan.
+        patch: voxels of a window.
+        cases: of the data set.
+    """
+    stride = 1 - VALIDATION_OVERLAP
+    axes = zip(extent, patch, strict=True)
+    windows = math.prod(1 + max(0, math.ceil(round((size - window) / (window * stride), 3))) for size, window in axes)
+    return max(SHORTEST_EPOCH, 10 * math.ceil(4 * windows * math.ceil(VALIDATION_SHARE * cases) / 3 / 10))
 
 
 def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Voxel size and extent, measured on a sample of the scans; and why."""
+    """Voxel size, extent and course of the training, measured on a sample of the scans; and why."""
     scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
     sampled = scans[:: max(1, len(scans) // SAMPLED)]
     shapes, spacings = zip(*(_grid(scan["image"]) for scan in sampled), strict=True)
-    voxels = np.median(np.array(spacings), 0)
-    if task == "segmentation":
-        pixdim = given.get("pixdim") or [round(float(v), 2) for v in voxels]
-        settings = {"pixdim": pixdim, "patch_size": size_for(shapes, spacings, pixdim)}
-        why = f"median size, multiples of 16, at most {LARGEST}"
-        return settings, {"pixdim": f"median of {len(sampled)} scans", "patch_size": why}
-    extent = np.median(np.array(shapes) * np.array(spacings), 0)
-    pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.maximum(voxels, extent / LARGEST)]
-    settings = {"pixdim": pixdim, "spatial_size": size_for(shapes, spacings, pixdim)}
-    why = f"median of {len(sampled)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
-    return settings, {"pixdim": why, "spatial_size": "the median scan as a whole, multiples of 16"}
+    voxels, extent = np.median(np.array(spacings), 0), np.median(np.array(shapes) * np.array(spacings), 0)
+    if task == "classification":
+        pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.maximum(voxels, extent / LARGEST)]
+        why = f"median of {len(sampled)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
+        settings = {"pixdim": pixdim, "spatial_size": size_for(shapes, spacings, pixdim)}
+        return settings, {"pixdim": why, "spatial_size": "the median scan as a whole, multiples of 8"}
+    pixdim = given.get("pixdim") or [round(float(v), 2) for v in voxels]
+    patch = given.get("patch_size") or size_for(shapes, spacings, pixdim)
+    length = epoch_length_for((extent / np.array(pixdim)).tolist(), patch, len(scans))
+    settings = {"pixdim": pixdim, "patch_size": patch, "epoch_length": length, "epochs": max(1, round(STEPS / length))}
+    return settings, {
+        "pixdim": f"median of {len(sampled)} scans",
+        "patch_size": f"the median scan, multiples of 8, at most {LARGEST}",
+        "epoch_length": "validation takes no more than a fifth of the time",
+        "epochs": f"{STEPS} steps",
+    }
 
 
 def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
