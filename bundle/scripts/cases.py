@@ -40,7 +40,7 @@ def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | Non
         what is wrong (None if nothing is), and the codes found.
     """
     if "label" not in case:
-        return "has no label file", []
+        return "has no label file" + (f": {case['missing_label']} is missing" if "missing_label" in case else ""), []
     load = LoadImage(image_only=True, ensure_channel_first=True)
     try:
         image, label = load(case["image"]), load(case["label"])
@@ -67,17 +67,19 @@ def labelled_cases(
     subject_key: SubjectKey = None,
     skip_bad: bool = False,
     workers: int = 2,
+    layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """
     The cases of a data set whose image and label can be used.
 
     Args:
-        dataset_dir: folder with a ``dataset.json`` (Medical Segmentation Decathlon).
+        dataset_dir: folder with a ``dataset.json`` (Medical Segmentation Decathlon), or of the layout.
         classes: one dictionary a structure: ``name`` and the ``codes`` that make it up in the label files.
         ignored_codes: codes that count as background.
         subject_key: what tells subjects apart, see :func:`~scripts.scans.find_scans`.
         skip_bad: leave unusable cases out instead of refusing.
         workers: threads that read files.
+        layout: how the data set lies on disk, see :mod:`scripts.layouts`; images without label by design are left out.
 
     Returns:
         dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
@@ -86,7 +88,9 @@ def labelled_cases(
         InputError: listing every unusable case.
     """
     check_flags({"skip_bad": skip_bad})
-    cases = find_scans(dataset_dir, subject_key, skip_bad, workers=workers, min_subjects=1)
+    cases = find_scans(
+        dataset_dir, subject_key, skip_bad, workers=workers, min_subjects=1, layout=layout, labelled=True
+    )
     codes = [0, *ignored_codes, *(code for entry in classes for code in entry["codes"])]
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(lambda case: check_case(case, codes), cases))
@@ -176,19 +180,22 @@ def split_cases(
     return parts
 
 
-def images_to_predict(dataset_dir: str, image: str | Sequence[str] | None = None) -> list[dict[str, str]]:
+def images_to_predict(
+    dataset_dir: str, image: str | Sequence[str] | None = None, layout: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
     """
     What to segment.
 
     Args:
         dataset_dir: folder of scans, used where no image is named.
         image: path of a scan, or several.
+        layout: how the folder lies on disk, see :mod:`scripts.layouts`; its images without label are predicted too.
 
     Returns:
         dictionaries with ``image``.
     """
     if not image:
-        return [{"image": scan["image"]} for scan in find_scans(dataset_dir, min_subjects=1)]
+        return [{"image": scan["image"]} for scan in find_scans(dataset_dir, min_subjects=1, layout=layout)]
     paths = [image] if isinstance(image, str) else list(image)
     for path in paths:
         problem = check_scan(path) if Path(path).exists() else "does not exist: pass --image <scan>"

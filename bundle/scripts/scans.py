@@ -16,22 +16,26 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from monai.data import ITKReader
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .errors import InputError
+from .layouts import laid_out_images, listed_images
 
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
+# Some public files (CANDI's) store rotations rounded a little beyond unit length, which nibabel refuses by default.
+nib.Nifti1Header.quaternion_threshold = 10 * float(np.finfo(np.float32).eps)
 
 SubjectKey = str | Callable[[str], Any] | None
 
@@ -61,25 +65,6 @@ def _walk(folder: Path) -> list[Path]:
         if not volumes and any(_is_dicom(path) for path in files):
             found.append(Path(root))
     return sorted(found)
-
-
-def _listed(folder: Path) -> list[dict[str, Any]]:
-    """The ``training`` entries of the folder's dataset.json, with full paths."""
-    description = folder / "dataset.json"
-    try:
-        entries = json.loads(description.read_text(encoding="utf-8"))["training"]
-        items = [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
-        for item in items:
-            item["image"] = str(folder / item["image"])
-            label = folder / str(item.pop("label", ""))
-            if label.is_file():
-                item["label"] = str(label)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{description}: no data list with a 'training' list of images ({error}); correct it, or remove it to use "
-            "every scan below the folder"
-        ) from error
-    return items
 
 
 def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
@@ -198,10 +183,13 @@ def find_scans(
     cache_dir: str | None = None,
     workers: int = 2,
     min_subjects: int = 2,
+    layout: Mapping[str, Any] | None = None,
+    labelled: bool = False,
 ) -> list[dict[str, Any]]:
     """
-    The usable scans of a folder. With a ``dataset.json`` (Medical Segmentation Decathlon) its ``training`` images, else
-    every NIfTI, NRRD and MetaImage file and every DICOM series (one folder each) below the folder.
+    The usable scans of a folder. With a layout the files it names; with a ``dataset.json`` (Medical Segmentation
+    Decathlon) its ``training`` images; else every NIfTI, NRRD and MetaImage file and every DICOM series (one folder
+    each) below the folder.
 
     Args:
         dataset_dir: the folder.
@@ -214,9 +202,12 @@ def find_scans(
         cache_dir: where to remember which scans were found good; None checks all of them each time.
         workers: threads that read scans.
         min_subjects: how many subjects there must be.
+        layout: how the data set lies on disk, see :mod:`scripts.layouts`; None or {} for none.
+        labelled: leave out the images that have no label by design, as the layout says.
 
     Returns:
-        dictionaries with ``image`` (path), ``subject`` and, where dataset.json names an existing one, ``label`` (path).
+        dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one
+        that exists; ``missing_label`` where the layout names one that does not.
 
     Raises:
         InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
@@ -226,7 +217,15 @@ def find_scans(
         raise InputError(
             f"dataset_dir {folder} does not exist or is not a folder: pass --dataset_dir <folder of scans>"
         )
-    items = _listed(folder) if (folder / "dataset.json").is_file() else [{"image": str(p)} for p in _walk(folder)]
+    if layout:
+        items = laid_out_images(folder, layout, labelled)
+        for item in items:
+            if "label" in item and not os.path.isfile(item["label"]):
+                item["missing_label"] = item.pop("label")
+    elif (folder / "dataset.json").is_file():
+        items = listed_images(folder)
+    else:
+        items = [{"image": str(path)} for path in _walk(folder)]
     if not items:
         raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
@@ -242,7 +241,8 @@ def find_scans(
         print("\n  ".join([f"left out {len(lines)} of {len(items)} scans:", *lines]), flush=True)
     usable = [item for item in items if item["image"] not in problems]
     scans = [
-        {key: item[key] for key in ("image", "label") if key in item} | {"subject": _subject(item, folder, subject_key)}
+        {key: item[key] for key in ("image", "label", "missing_label") if key in item}
+        | {"subject": _subject(item, folder, subject_key)}
         for item in usable
     ]
     subjects = {scan["subject"] for scan in scans}
