@@ -79,7 +79,7 @@ def structures(description: Mapping[str, Any]) -> tuple[list[dict[str, Any]], li
         raise InputError('dataset.json names no structure beside the background in "labels"')
     if "coarse_labels" in description:
         merged = sorted(description["coarse_labels"], key=lambda entry: entry["value"])
-        classes = [{"name": entry["name"], "codes": entry["source_values"]} for entry in merged]
+        classes = [{"name": e["name"], "codes": e["source_values"], "value": e["value"]} for e in merged]
     else:
         classes = [{"name": labels[str(code)], "codes": [code]} for code in codes]
     used = {code for entry in classes for code in entry["codes"]}
