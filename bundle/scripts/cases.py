@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from monai.transforms import LoadImage
 
-from .errors import InputError, check_flags, check_numbers
+from .errors import InputError, check_flags, check_numbers, refuse_or_leave_out
 from .scans import SubjectKey, check_scan, find_scans
 
 GEOMETRY_TOLERANCE = 1e-2
@@ -95,19 +95,38 @@ def labelled_cases(
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(lambda case: check_case(case, codes), cases))
     problems = [f"{case['image']} {what}" for case, (what, _) in zip(cases, found, strict=True) if what]
-    if problems and (not skip_bad or len(problems) == len(cases)):
-        raise InputError(
-            "\n  ".join(
-                [f"{len(problems)} of {len(cases)} cases cannot be used (--skip_bad True leaves them out):", *problems]
-            )
-        )
-    if problems:
-        print("\n  ".join([f"left out {len(problems)} of {len(cases)} cases:", *problems]), flush=True)
+    refuse_or_leave_out(problems, len(cases), "cases", skip_bad)
     return [
         {**case, "classes": [n for n, entry in enumerate(classes, 1) if set(entry["codes"]) & set(present)]}
         for case, (what, present) in zip(cases, found, strict=True)
         if not what
     ]
+
+
+def _divided(
+    strata: Mapping[str, set[str]], test_fraction: float, validation_fraction: float, folds: int, fold: int, seed: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Subjects to train on (the first ones from every stratum, the further ones in proportion), validate and test."""
+    generator = np.random.default_rng(seed)
+    test: list[str] = []
+    validation: list[str] = []
+    rest: dict[str, list[str]] = {}
+    for kind, subjects in strata.items():
+        order = [sorted(subjects)[i] for i in generator.permutation(len(subjects))]
+        held, share = (max(1, round(part * len(order))) if part else 0 for part in (test_fraction, validation_fraction))
+        if held + share >= len(order):
+            raise InputError(f"{len(order)} subjects{kind} are too few for training, validation and test parts")
+        test += order[:held]
+        validation += order[held : held + share]
+        rest[kind] = order[held:]
+    if folds:
+        validation = [subject for group in rest.values() for subject in group][fold::folds]
+    kept = [[subject for subject in group if subject not in validation] for group in rest.values()]
+    placed = [(place / len(group), subject) for group in kept for place, subject in enumerate(group)]
+    train = [subject for _, subject in sorted(placed, key=lambda item: item[0])]
+    if not train or not validation:
+        raise InputError(f"{len(train) + len(validation)} subjects are too few for {folds} folds")
+    return train, validation, test
 
 
 def split_cases(
@@ -120,6 +139,7 @@ def split_cases(
     folds: int = 0,
     fold: int = 0,
     seed: int = 0,
+    stratify: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """
     Split by subject; the same arguments give the same split, and fewer labels are a subset of more.
@@ -128,8 +148,8 @@ def split_cases(
     on the same subjects.
 
     Args:
-        cases: of :func:`labelled_cases`.
-        class_names: names of the structures.
+        cases: dictionaries with ``subject`` and ``classes`` (numbers, from 1, of the structures or classes in it).
+        class_names: names of the structures or classes.
         validation_fraction: share of all subjects for choosing the best model (without folds).
         test_fraction: share of all subjects never trained on, 0 for none.
         num_labelled: subjects to train on; None takes ``label_fraction`` of them.
@@ -137,12 +157,15 @@ def split_cases(
         folds: number of folds; 0 splits once.
         fold: the fold, from 0, that validates.
         seed: of the split.
+        stratify: split each class by itself, for cases that show one class each; the first subjects to train on are
+            one of each class, the further ones keep their proportions.
 
     Returns:
         ``train``, ``validation`` and ``test`` cases.
 
     Raises:
-        InputError: for too few subjects, impossible shares, or a structure without example in the training part.
+        InputError: for too few subjects (of a class), impossible shares, or a structure or class without example in
+            the training part.
     """
     check_numbers({"validation_fraction": validation_fraction, "test_fraction": test_fraction})
     check_numbers({"label_fraction": label_fraction})
@@ -153,15 +176,11 @@ def split_cases(
         raise InputError(f"label_fraction must lie above 0 and not above 1, not {label_fraction}")
     if folds == 1 or (folds and fold >= folds):
         raise InputError(f"fold {fold} of {folds} does not exist: folds is 0 or at least 2, fold counts from 0")
-    subjects = sorted({case["subject"] for case in cases})
-    order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
-    held = max(1, round(test_fraction * len(order))) if test_fraction else 0
-    test, rest = order[:held], order[held:]
-    share = max(1, round(validation_fraction * len(order)))
-    validation = rest[fold::folds] if folds else rest[:share]
-    train = [subject for subject in rest if subject not in validation]
-    if not train or not validation:
-        raise InputError(f"{len(subjects)} subjects are too few for training, validation and test parts")
+    strata: dict[str, set[str]] = {}
+    for case in sorted(cases, key=lambda case: case["classes"][:1] if stratify else []):
+        kind = f" of class {class_names[case['classes'][0] - 1]}" if stratify else ""
+        strata.setdefault(kind, set()).add(case["subject"])
+    train, validation, test = _divided(strata, test_fraction, 0 if folds else validation_fraction, folds, fold, seed)
     if num_labelled is not None:
         check_numbers({"num_labelled": num_labelled}, lowest=1, whole=True)
         if num_labelled > len(train):
@@ -170,6 +189,10 @@ def split_cases(
     chosen = {"train": set(train), "validation": set(validation), "test": set(test)}
     parts = {name: [case for case in cases if case["subject"] in group] for name, group in chosen.items()}
     present = {number for case in parts["train"] for number in case["classes"]}
+    if stratify and len({case["classes"][0] for case in parts["validation"]}) < 2:
+        raise InputError(
+            f"the validation part shows one class alone, an AUC needs two: pass fewer --folds than {folds}"
+        )
     missing = [name for number, name in enumerate(class_names, 1) if number not in present]
     if missing:
         raise InputError(
@@ -184,7 +207,7 @@ def images_to_predict(
     dataset_dir: str, image: str | Sequence[str] | None = None, layout: Mapping[str, Any] | None = None
 ) -> list[dict[str, str]]:
     """
-    What to segment.
+    What to predict on.
 
     Args:
         dataset_dir: folder of scans, used where no image is named.

@@ -14,9 +14,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +42,7 @@ def user_message(error: BaseException | None) -> str | None:
     component = ""
     while error is not None:
         if isinstance(error, InputError):
-            return str(error)
+            return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
@@ -109,6 +110,27 @@ def check_orientation(orientation: str) -> None:
         raise InputError(f"orientation must have one letter each of R/L, A/P and S/I, as in RAS, not {orientation!r}")
 
 
+def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad: bool) -> None:
+    """
+    List what cannot be used: as an error, or with ``skip_bad`` on the screen.
+
+    Args:
+        problems: a line for each unusable item.
+        total: how many items there are.
+        what: they are, in the plural.
+        skip_bad: go on without the unusable ones, as long as one remains.
+
+    Raises:
+        InputError: listing them.
+    """
+    if not problems:
+        return
+    if not skip_bad or len(problems) == total:
+        head = f"{len(problems)} of {total} {what} cannot be used (--skip_bad True leaves them out):"
+        raise InputError("\n  ".join([head, *problems]))
+    print("\n  ".join([f"left out {len(problems)} of {total} {what}:", *problems]), flush=True)
+
+
 def report_input_errors() -> None:
     """
     Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.
@@ -116,12 +138,14 @@ def report_input_errors() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("\ninterrupted: what was saved stays; a training goes on with --resume True", file=sys.stderr)
+            kept = str(error) or "what was saved stays; a training goes on with --resume True"
+            print(f"\n{process}interrupted: {kept}", file=sys.stderr)
             return
         message = user_message(error)
         if message is None:
             sys.__excepthook__(kind, error, trace)
         else:
-            print(f"error: {message}", file=sys.stderr)
+            print(f"{process}error: {message}", file=sys.stderr)
 
+    process = f"process {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     sys.excepthook = hook

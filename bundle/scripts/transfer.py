@@ -26,7 +26,23 @@ from .errors import InputError
 MODES = ("finetune", "linear", "scratch")
 
 
-class SegmentationNetwork(nn.Module):
+class TaskNetwork(nn.Module):
+    """
+    A backbone and one layer on its features.
+
+    Args:
+        backbone: image to (f^g, f^l).
+        head: the layer.
+        linear: train the layer alone, on frozen features.
+    """
+
+    def __init__(self, backbone: UNetBackbone, head: nn.Module, linear: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.linear = backbone, head, linear
+        backbone.requires_grad_(not linear)
+
+
+class SegmentationNetwork(TaskNetwork):
     """
     A backbone and one 1x1x1 convolution on its local features f^l (paper, section 4.1).
 
@@ -37,12 +53,10 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
-        super().__init__()
         if num_classes < 2:
             raise InputError(f"a segmentation needs background and at least one structure, not {num_classes} classes")
-        self.backbone, self.linear = backbone, linear
-        self.head = Conv[Conv.CONV, backbone.spatial_dims](backbone.features[0], num_classes, kernel_size=1)
-        backbone.requires_grad_(not linear)
+        head = Conv[Conv.CONV, backbone.spatial_dims](backbone.features[0], num_classes, kernel_size=1)
+        super().__init__(backbone, head, linear)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """
@@ -74,7 +88,7 @@ def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Te
     return inner or dict(weights)
 
 
-def load_pretrained(network: SegmentationNetwork, mode: str, path: str | None) -> None:
+def load_pretrained(network: TaskNetwork, mode: str, path: str | None) -> None:
     """
     Begin as the mode says, and say with what.
 
