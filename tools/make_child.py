@@ -104,6 +104,7 @@ def configurations(choices: Choices, card: Mapping[str, Any]) -> dict[str, str]:
         texts[path.name] = as_text(config)
     if "preparation" in choices.description:
         config = json.loads((CHILD / "preparation" / f"{choices.description['preparation']}.json").read_text("utf-8"))
+        config.update({key: value for key, value in choices.settings.items() if key in config})
         texts["prepare.json"] = as_text(config)
     texts["metadata.json"] = as_text(metadata(choices, card))
     return texts
