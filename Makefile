@@ -14,12 +14,13 @@ SUBJECTS ?= 12
 PY := $(VENV)/bin/python
 PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
+LABEL_VENV := .venv-monailabel
 
-.PHONY: help setup phantoms pretrain report child test lint format clean
+.PHONY: help setup phantoms pretrain report child zoo test test-monailabel lint format clean
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make the virtual environment (keep your own torch: VENV_FLAGS=--system-site-packages)
 
@@ -57,8 +58,23 @@ child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.j
 	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation))
 	$(PY) tools/make_child.py "$(DATASET)" "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
+	$(PY) tools/make_zoo.py $(if $(OUT),--out "$(OUT)") $(ARGS)
+
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
+
+test-monailabel: $(READY) $(LABEL_VENV)/.ready  ## run the tests with a real MONAI Label server
+	OMP_NUM_THREADS=1 GVSL_MONAILABEL=$(LABEL_VENV)/bin/python $(PY) -m pytest -q tests/monailabel $(ARGS)
+
+# MONAI Label itself is installed without its dependencies: some of them exclude each other.
+$(LABEL_VENV)/.ready: constraints-monailabel.txt tests/monailabel/requirements.txt
+	test -x $(LABEL_VENV)/bin/python || $(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/python -m pip install --quiet --constraint constraints-monailabel.txt \
+		--requirement tests/monailabel/requirements.txt
+	$(LABEL_VENV)/bin/python -m pip install --quiet --no-deps --constraint constraints-monailabel.txt \
+		monailabel itk-core itk-numerics itk-io
+	touch $@
 
 lint: $(READY)  ## check style and types
 	$(PY) -m ruff check .
@@ -71,4 +87,4 @@ format: $(READY)  ## format the code
 	$(PY) -m ruff format .
 
 clean:  ## remove the virtual environment and everything made
-	rm -rf $(VENV) data runs dist build *.egg-info
+	rm -rf $(VENV) $(LABEL_VENV) data runs dist build *.egg-info

@@ -1,0 +1,99 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Made-up scans for MONAI Label, and a running server."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import requests
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+CHILDREN = {"plain_mr_segmentation": {1: 1, 2: 2}, "coded_mr_segmentation": {2: 1, 5: 2}}
+"""Class numbers by the codes of the label files; in the second one class's code is the other's number."""
+PATIENT = np.eye(4)
+PATIENT[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]] @ Rotation.from_euler("xyz", [7, -4, 3], True).as_matrix()
+PATIENT[:3] *= [1.1, 1.4, 1.6, 1]
+PATIENT[:3, 3] = [12, -30, 7]
+"""Voxels to millimetres: axes exchanged, one of them reversed, oblique, anisotropic."""
+
+
+def scan(seed: int, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image of a bright core in a grey shell, and its class numbers."""
+    random = np.random.default_rng(seed)
+    centre = np.array(size) * random.uniform(0.42, 0.58, 3)
+    distance = np.sqrt((((np.indices(size).T - centre) / np.array(size)) ** 2).sum(-1)).T
+    label = np.where(distance < 0.16, 1, np.where(distance < 0.3, 2, 0)).astype(np.uint8)
+    image = np.array([0.0, 100.0, 50.0])[label] + 3 * random.normal(size=size)
+    return gaussian_filter(image, 0.4).astype(np.float32), label
+
+
+def write(path: Path, volume: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, PATIENT), path)
+
+
+def bundle_run(bundle: Path, config: str, **settings: Any) -> None:
+    """The command a user types."""
+    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options],
+        cwd=bundle,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass
+class Server:
+    """A running server: its address, its folder of bundles, its process and what it printed."""
+
+    url: str
+    models: Path
+    process: subprocess.Popen
+    log: Path
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Ask, and expect an answer."""
+        answer = requests.request(method, self.url + path, timeout=300, **options)
+        assert answer.ok, f"{answer.status_code} {answer.text}\n{self.log.read_text()[-3000:]}"
+        return answer
+
+    def infer(self, name: str, image: str) -> nib.Nifti1Image:
+        """The label map that 3D Slicer gets."""
+        answer = self.call("POST", f"/infer/{name}", params={"image": image, "output": "image"})
+        return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content))
+
+    def train(self, name: str) -> None:
+        """Train one epoch and wait for the end."""
+        request = {"max_epochs": 1, "val_split": 0.34, "multi_gpu": False, "device": "cpu"}
+        self.call("POST", f"/train/{name}", json=request)
+        for _ in range(600):
+            time.sleep(0.5)
+            state = self.call("GET", "/train/").json()
+            if state["status"] in ("DONE", "ERROR", "FAILED"):
+                break
+        assert state["status"] == "DONE", self.log.read_text()[-5000:]
