@@ -203,6 +203,19 @@ def split_cases(
     return parts
 
 
+def chosen_part(split: Mapping[str, list[dict[str, Any]]], part: str) -> list[dict[str, Any]]:
+    """
+    One part of :func:`split_cases`.
+
+    Raises:
+        InputError: for a part that does not exist or has no case.
+    """
+    if not split.get(part):
+        there = ", ".join(name for name, cases in split.items() if cases)
+        raise InputError(f"part '{part}' has no case: the parts with cases are {there}")
+    return split[part]
+
+
 def images_to_predict(
     dataset_dir: str, image: str | Sequence[str] | None = None, layout: Mapping[str, Any] | None = None
 ) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from scripts.cases import images_to_predict, labelled_cases, split_cases
+from scripts.cases import chosen_part, images_to_predict, labelled_cases, split_cases
 from scripts.errors import InputError
 
 CLASSES = [{"name": "blob", "codes": [1]}]
@@ -139,6 +139,14 @@ def test_folds_validate_every_subject_once_and_keep_the_test_part():
 def test_an_impossible_split_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         split_cases(**{"cases": made_up(), "class_names": ["blob"], **arguments})
+
+
+def test_a_part_is_there_and_has_cases():
+    parts = split_cases(made_up(), ["blob"], test_fraction=0)
+    assert chosen_part(parts, "train") == parts["train"]
+    for part in ("test", "tset"):
+        with pytest.raises(InputError, match=f"part '{part}' has no case: the parts with cases are train, validation"):
+            chosen_part(parts, part)
 
 
 def test_images_to_predict(tmp_path, make_cohort):
