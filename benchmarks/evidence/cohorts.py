@@ -1,0 +1,139 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Prepared scans of a set and the network of an arm, from the bundle's own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+from scripts.checkpoints import ModelLoader
+from scripts.data import cached_dataset
+from scripts.geometry import voxel_grid
+from scripts.networks import GVSL
+from scripts.structures import described_structures, number_structures
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLE = REPOSITORY / "bundle"
+
+Reader = Callable[[torch.Tensor], torch.Tensor]
+"""Image ``(1, 1, D, H, W)`` to features ``(C, D, H, W)``."""
+
+
+@dataclass
+class Cohort:
+    """
+    The scans of one set, split by subject.
+
+    Args:
+        names: names of the structures, without the background.
+        training: prepared scans that may be learned from: ``image`` and ``label`` ``(1, D, H, W)`` (structure numbers),
+            ``subject``, ``name``; in a random order of the subjects, so that fewer are a subset of more.
+        testing: those of the held-back subjects.
+        spacing: voxel size in millimetres.
+    """
+
+    names: list[str]
+    training: list[dict[str, Any]]
+    testing: list[dict[str, Any]]
+    spacing: list[float]
+
+    def labelled(self, count: str) -> list[dict[str, Any]]:
+        """The training scans of the first ``count`` subjects; "all" for all."""
+        subjects = list(dict.fromkeys(scan["subject"] for scan in self.training))
+        chosen = subjects if count == "all" else subjects[: int(count)]
+        return [scan for scan in self.training if scan["subject"] in chosen]
+
+
+def configuration(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> ConfigParser:
+    """``evaluate.json`` with the settings of the set and of the arm's network."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs" / "evaluate.json"))
+    settings = {**plan["network"], **plan["sets"][data]["shared"], **plan["arms"][arm].get("network", {})}
+    parser.update({"seed": int(seed), "merged_labels": plan["sets"][data]["merged_labels"], **settings})
+    return parser
+
+
+def read_cohort(plan: Mapping[str, Any], data: str, seed: str, folder: Path, cache: Path) -> Cohort:
+    """
+    Args:
+        plan: see :func:`~evidence.plan.read_plan`.
+        data: name of the set.
+        seed: of the split, the same as in the pre-training.
+        folder: of the set.
+        cache: folder for prepared scans.
+    """
+    parser = configuration(plan, data, next(iter(plan["arms"])), seed)
+    parser.update({"dataset_dir": str(folder)})
+    halves = parser.get_parsed_content("split")
+    structures = described_structures(str(folder), [*halves[0], *halves[1]], plan["sets"][data]["merged_labels"])
+    transform = parser.get_parsed_content("preprocessing")
+    parts = []
+    for scans in halves:
+        prepared = cached_dataset(scans, transform, str(cache))
+        parts.append(
+            [
+                {
+                    "image": prepared[i]["image"],
+                    "label": number_structures(prepared[i]["label"], structures["groups"]),
+                    "subject": str(scan["subject"]),
+                    "name": Path(scan["image"]).name,
+                }
+                for i, scan in enumerate(scans)
+            ]
+        )
+    subjects = sorted({scan["subject"] for scan in parts[0]})
+    order = np.random.default_rng([int(seed), 1]).permutation(len(subjects))
+    place = {subjects[i]: rank for rank, i in enumerate(order)}
+    parts[0].sort(key=lambda scan: place[scan["subject"]])
+    return Cohort(structures["names"], parts[0], parts[1], list(parser.get_parsed_content("pixdim")))
+
+
+def make_network(plan: Mapping[str, Any], data: str, arm: str, seed: str, weights: Path | None) -> GVSL:
+    """
+    The arm's network, initialised by the seed, then filled.
+
+    Args:
+        plan: see :func:`~evidence.plan.read_plan`.
+        data: the set it is used on; its voxel size belongs to the affine head.
+        arm: name of the arm.
+        seed: of the initialisation.
+        weights: ``model.pt`` or ``checkpoint.pt``; None for random weights.
+    """
+    set_determinism(int(seed))
+    network = configuration(plan, data, arm, seed).get_parsed_content("network_def")
+    if weights:
+        ModelLoader(network, str(weights))()
+    return network.eval()
+
+
+def local_reader(network: GVSL) -> Reader:
+    """The frozen local features f^l."""
+
+    def read(image: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return network.backbone(image)[1][0]
+
+    return read
+
+
+def coordinates_reader(image: torch.Tensor) -> torch.Tensor:
+    """Intensity and normalised coordinates (-1..1): what a probe can do without any learned feature."""
+    size = image.shape[2:]
+    last = torch.tensor([max(edge - 1, 1) for edge in size]).reshape(-1, *[1] * len(size))
+    return torch.cat([image[0], voxel_grid(size, image) * 2 / last - 1])

@@ -1,0 +1,84 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the matching heads find: labels carried over, and a known rotation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scripts.geometry import affine_about_centre, affine_displacement, inside_volume, linear_matrix, warp
+from scripts.metrics import folded_percentage, label_dice
+from scripts.networks import GVSL
+
+from .cohorts import Cohort
+from .results import Value
+
+
+def propagation(network: GVSL, cohort: Cohort, atlases: int) -> list[Value]:
+    """
+    Dice of labels carried from labelled subjects to each held-back scan, before and after matching, and the share of
+    folded voxels; means over the atlases.
+
+    Args:
+        network: matches.
+        cohort: the set.
+        atlases: number of training subjects whose first scan is carried over.
+    """
+    sources = {scan["subject"]: scan for scan in reversed(cohort.labelled(str(atlases)))}.values()
+    values = []
+    for scan in cohort.testing:
+        rows = []
+        for source in sources:
+            with torch.no_grad():
+                field = network(scan["image"][None], source["image"][None])["displacement"]
+            label, reference = source["label"][None], scan["label"][None]
+            carried = warp(label, field, mode="nearest")
+            rows.append([float(x) for x in (label_dice(label, reference), label_dice(carried, reference))])
+            rows[-1].append(float(folded_percentage(field)))
+        for name, value in zip(("dice_before", "dice_after", "folded_percentage"), np.mean(rows, axis=0), strict=True):
+            values.append(Value(name, scan["name"], float(value)))
+    return values
+
+
+def rotation(network: GVSL, cohort: Cohort, seed: int, largest: float) -> list[Value]:
+    """
+    A scan and its own copy, turned by a known random rotation: mean error of the displacement inside the field of view,
+    before (the displacement itself) and after matching, in millimetres; and the error of the affine map's rotation.
+
+    Args:
+        network: matches.
+        cohort: the set.
+        seed: of the rotations.
+        largest: angle about each axis, in degrees.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spacing = torch.tensor(cohort.spacing).reshape(1, -1, 1, 1, 1)
+    values = []
+    for scan in cohort.testing:
+        image = scan["image"][None]
+        size = image.shape[2:]
+        angles = (2 * torch.rand(1, 3, generator=generator) - 1) * np.deg2rad(largest)
+        linear = linear_matrix(angles, torch.ones(1, 3), torch.zeros(1, 6))
+        true = affine_displacement(affine_about_centre(linear, torch.zeros(1, 3), size, cohort.spacing), size)
+        with torch.no_grad():
+            found = network(warp(image, true, padding_mode="border"), image)
+        inside = inside_volume(true).flatten()
+        for name, error in {"error_before": true, "error_after": found["displacement"] - true}.items():
+            distance = (error * spacing).square().sum(dim=1).sqrt().flatten()[inside]
+            values.append(Value(name, scan["name"], float(distance.mean())))
+        scale = spacing.flatten()
+        in_mm = found["affine"][0, :, :3] * scale[:, None] / scale
+        for name, matrix in {"angle_before": torch.eye(3), "angle_after": in_mm}.items():
+            u, _, v = torch.linalg.svd(matrix)
+            cosine = (torch.trace((u @ v).T @ linear[0]) - 1) / 2
+            values.append(Value(name, scan["name"], float(torch.rad2deg(cosine.clamp(-1, 1).arccos()))))
+    return values

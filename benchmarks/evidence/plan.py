@@ -1,0 +1,112 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The plan of the comparison, read from JSON, and the units of work it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts.errors import InputError
+
+PROBES = ("linear_probe", "clustering")
+"""Measures that need features alone, no network."""
+
+
+class Unit(NamedTuple):
+    """One measurement; its fields are the first columns of the results."""
+
+    pretrained_on: str
+    arm: str
+    seed: str
+    data: str
+    measure: str
+    labelled: str
+
+
+def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dictionary with the overlay's values in place of its own; lists are replaced."""
+    result = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
+    """
+    Args:
+        path: of the JSON file.
+        quick: with its ``quick`` part laid over it: a smoke run whose numbers mean nothing.
+
+    Raises:
+        InputError: when the file cannot be read as a plan.
+    """
+    try:
+        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+        return merged(plan, plan["quick"]) if quick else plan
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no plan ({type(error).__name__} {error}): see benchmarks/evidence.json") from error
+
+
+def list_units(
+    plan: Mapping[str, Any],
+    arms: Sequence[str] | None = None,
+    pretrained_on: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    measures: Sequence[str] | None = None,
+    across: bool = False,
+) -> list[Unit]:
+    """
+    Units of work, those of one network next to each other.
+
+    Args:
+        plan: see :func:`read_plan`.
+        arms: names of the arms, all by default.
+        pretrained_on: sets to pre-train on, all by default.
+        sets: sets to measure on, all by default.
+        seeds: those of the plan by default.
+        measures: all by default.
+        across: also measure on other sets than the one pre-trained on (the paper's inter-scene transfer).
+
+    Raises:
+        InputError: for a name that the plan does not hold.
+    """
+    for what, names in {"arms": arms, "sets": sets, "measures": measures}.items():
+        for name in names or ():
+            if name not in plan[what]:
+                raise InputError(f"the plan has no {what} named '{name}', only {', '.join(plan[what])}")
+    for name in pretrained_on or ():
+        if name not in plan["sets"]:
+            raise InputError(f"the plan has no sets named '{name}', only {', '.join(plan['sets'])}")
+    units = []
+    for source in pretrained_on or plan["sets"]:
+        for seed in seeds or plan["seeds"]:
+            for arm in arms or plan["arms"]:
+                about = plan["arms"][arm]
+                if source not in about.get("pretrained_on", [source]) or seed not in about.get("seeds", [seed]):
+                    continue
+                trained = "start" not in about or "pretrained_on" in about
+                for data in sets or plan["sets"]:
+                    if data != source and not (across and trained):
+                        continue
+                    for measure in measures or plan["measures"]:
+                        if about.get("start") == "coordinates" and measure not in PROBES:
+                            continue
+                        if measure == "classification" and not plan["sets"][data]["classification"]:
+                            continue
+                        for labelled in plan["measures"][measure].get("labelled", [""]):
+                            units.append(Unit(source, arm, str(seed), data, measure, str(labelled)))
+    return units

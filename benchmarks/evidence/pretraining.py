@@ -1,0 +1,92 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Pre-training of an arm by the command that a user types; cut off, it goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.errors import InputError
+
+from .cohorts import BUNDLE, REPOSITORY
+
+
+def run_folder(out: Path, data: str, arm: str, seed: str) -> Path:
+    return out / "pretraining" / data / f"{arm}_{seed}"
+
+
+def epochs_done(folder: Path) -> int:
+    """Epochs in ``history.csv`` whose checkpoint is there."""
+    path = folder / "history.csv"
+    if not path.is_file() or not (folder / "checkpoint.pt").is_file():
+        return 0
+    with path.open(newline="", encoding="utf-8") as file:
+        return max((int(float(row["epoch"])) for row in csv.DictReader(file)), default=0)
+
+
+def overlay(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> dict[str, Any]:
+    """What is laid over ``train.json``: budget, set, arm, in this order."""
+    about, of_set = plan["arms"][arm], plan["sets"][data]
+    network = {**plan["network"], **about.get("network", {})}
+    parts = (plan["budget"], network, of_set["shared"], of_set["training"], about.get("training", {}))
+    return {"seed": int(seed), **{key: value for part in parts for key, value in part.items()}}
+
+
+def weights_of(plan: Mapping[str, Any], data: str, arm: str, seed: str, folder: Path, out: Path) -> Path | None:
+    """
+    The arm's weights, pre-trained now where they are not there yet. The last epoch's: nothing is chosen by scans that
+    are measured on later.
+
+    Args:
+        plan: see :func:`~evidence.plan.read_plan`.
+        data: name of the set to pre-train on.
+        arm: name of the arm.
+        seed: of everything.
+        folder: of the set.
+        out: folder of the whole comparison.
+
+    Returns:
+        None for an arm without weights.
+
+    Raises:
+        InputError: when the pre-training ends with an error; its message has been shown.
+    """
+    start = plan["arms"][arm].get("start")
+    if start:
+        return None if start in ("random", "coordinates") else REPOSITORY / start
+    run = run_folder(out, data, arm, seed)
+    settings = overlay(plan, data, arm, seed)
+    done = epochs_done(run)
+    if done < settings["epochs"]:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        config = run.parent / f"{run.name}.json"
+        config.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+        options = {
+            "bundle_root": BUNDLE,
+            "config_file": f"['{BUNDLE / 'configs' / 'train.json'}','{config}']",
+            "dataset_dir": folder,
+            "output_dir": run,
+            "cache_dir": out / "cache" / data,
+            "resume": bool(done),
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        if subprocess.run([sys.executable, "-m", "monai.bundle", "run", *arguments], check=False).returncode:
+            raise InputError(
+                f"the pre-training of {run} was not completed, see above; the same command goes on with it"
+            )
+    return run / "checkpoint.pt"

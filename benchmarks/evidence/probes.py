@@ -1,0 +1,160 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What frozen features know: a linear probe of the anatomy, one of the whole scan, clusters."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from scripts.clustering import clustering_measures, sample_features
+from scripts.metrics import label_dice
+from scripts.networks import GVSL
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from .cohorts import Cohort, Reader
+from .results import Value
+
+
+def linear_probe(
+    reader: Reader, cohort: Cohort, labelled: str, seed: int, steps: int, learning_rate: float
+) -> list[Value]:
+    """
+    Dice of a 1x1x1 convolution on frozen features (paper, section 4.1), of each held-back scan.
+
+    The features are standardised, which the convolution could do itself: it only helps the optimiser.
+
+    Args:
+        reader: gives the features.
+        cohort: the set.
+        labelled: number of labelled subjects, or "all".
+        seed: of the convolution's initialisation.
+        steps: each of one scan, in turn.
+        learning_rate: at the start; it falls to 0 by a cosine.
+    """
+    torch.manual_seed(seed)
+    scans = cohort.labelled(labelled)
+    features = [reader(scan["image"][None]) for scan in scans]
+    pooled = torch.stack([part.flatten(1) for part in features])
+    spread, mean = torch.std_mean(pooled, dim=(0, 2))
+    shape = (-1, *[1] * (features[0].dim() - 1))
+    spread, mean = spread.clamp(min=1e-6).reshape(shape), mean.reshape(shape)
+    probe = nn.Conv3d(len(mean), len(cohort.names) + 1, kernel_size=1)
+    optimiser = torch.optim.Adam(probe.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    for step in range(steps):
+        index = step % len(scans)
+        optimiser.zero_grad()
+        loss(probe(((features[index] - mean) / spread)[None]), scans[index]["label"][None]).backward()
+        optimiser.step()
+        schedule.step()
+    values = []
+    for scan in cohort.testing:
+        with torch.no_grad():
+            found = probe(((reader(scan["image"][None]) - mean) / spread)[None]).argmax(dim=1, keepdim=True)
+        values.append(Value("dice", scan["name"], float(label_dice(found, scan["label"][None]))))
+    return values
+
+
+def gather(reader: Reader, cohort: Cohort, per_structure: int, seed: int) -> tuple[list[Any], list[Any], list[str]]:
+    """Features, structures and subject of the held-back scans' random voxels."""
+    rng = np.random.default_rng(seed)
+    pairs = [
+        sample_features(reader(scan["image"][None]), scan["label"][0], per_structure, rng) for scan in cohort.testing
+    ]
+    return [features for features, _ in pairs], [codes for _, codes in pairs], [s["subject"] for s in cohort.testing]
+
+
+def clustering(reader: Reader, cohort: Cohort, seed: int, per_structure: int, neighbours: int) -> list[Value]:
+    """
+    Silhouette and between-subject purity of the features by structure, and how much of the subject is in them.
+
+    Args:
+        reader: gives the features.
+        cohort: the set.
+        seed: of the choice of voxels.
+        per_structure: voxels of each structure and scan.
+        neighbours: k of the nearest neighbours.
+    """
+    features, codes, subjects = gather(reader, cohort, per_structure, seed)
+    measures = clustering_measures(features, codes, subjects, neighbours)
+    owners = np.repeat(np.asarray(subjects), [len(part) for part in codes])
+    measures["subject_leakage"] = subject_leakage(np.concatenate(features), np.concatenate(codes), owners, neighbours)
+    return [Value(name, "", value) for name, value in measures.items()]
+
+
+def subject_leakage(features: np.ndarray, codes: np.ndarray, owners: np.ndarray, k: int) -> float:
+    """
+    Share of the k nearest neighbours of the same structure that come from the own subject, divided by what chance
+    gives: 1 where nothing tells the subjects apart.
+
+    Args:
+        features: ``(n, C)``.
+        codes: structure of each, ``(n,)``.
+        owners: subject of each, ``(n,)``.
+        k: neighbours.
+    """
+    ratios = []
+    for code in np.unique(codes):
+        own, who = features[codes == code], owners[codes == code]
+        if len(own) <= k:
+            continue
+        unit = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+        nearest = NearestNeighbors(n_neighbors=k).fit(unit).kneighbors(return_distance=False)
+        same = (who[nearest] == who[:, None]).mean()
+        chance = np.mean([(np.sum(who == one) - 1) / (len(who) - 1) for one in who])
+        if chance > 0:
+            ratios.append(same / chance)
+    return float(np.mean(ratios))
+
+
+def classification(
+    network: GVSL, cohort: Cohort, about: Mapping[str, str], folder: Path, seed: int, folds: int
+) -> list[Value]:
+    """
+    Class of the subject by a logistic regression on the mean global features f^g, cross-validated by subject.
+
+    Args:
+        network: whose f^g are read.
+        cohort: the set.
+        about: ``table`` (a CSV in the folder), ``key`` (its column that the file names hold), ``label`` (its column).
+        folder: of the set.
+        seed: of the folds.
+        folds: of the cross-validation.
+    """
+    with (folder / about["table"]).open(newline="", encoding="utf-8") as file:
+        table = {row[about["key"]]: row[about["label"]] for row in csv.DictReader(file)}
+    scans = [*cohort.training, *cohort.testing]
+    owners = [max((key for key in table if key in scan["name"]), key=len) for scan in scans]
+    labels = np.array([table[owner] for owner in owners])
+    with torch.no_grad():
+        pooled = [network.backbone(scan["image"][None])[0].flatten(2).mean(dim=2)[0].numpy() for scan in scans]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    chances = cross_val_predict(model, np.stack(pooled), labels, groups=owners, cv=split, method="predict_proba")
+    classes = np.unique(labels)
+    truth = labels[:, None] == classes
+    auc = float(np.mean([roc_auc_score(truth[:, i], chances[:, i]) for i in range(len(classes))]))
+    accuracy = float((classes[chances.argmax(axis=1)] == labels).mean())
+    return [Value("auc", "", auc), Value("accuracy", "", accuracy)]

@@ -1,0 +1,129 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Means, deviations and paired tests of the results, as Markdown."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from .plan import Unit
+from .results import Value
+
+Results = Mapping[Unit, Sequence[Value]]
+
+
+class Question(NamedTuple):
+    """What the arms are compared in."""
+
+    pretrained_on: str
+    data: str
+    measure: str
+    labelled: str
+    quantity: str
+
+
+class Answer(NamedTuple):
+    """
+    One arm's values: ``mean`` of all, ``deviation`` between the seeds (NaN with one), ``seeds``, ``cases`` of each
+    seed, and the ``p`` of a Wilcoxon test against the reference, paired by seed and case (NaN where there are too few).
+    """
+
+    mean: float
+    deviation: float
+    seeds: int
+    cases: int
+    p: float
+
+
+def paired_p(values: Mapping[Any, float], reference: Mapping[Any, float]) -> float:
+    """Two-sided Wilcoxon signed-rank test over the cases that both have; NaN with fewer than six."""
+    differences = np.array([values[case] - reference[case] for case in values if case in reference])
+    differences = differences[np.isfinite(differences)]
+    if len(differences) < 6 or not differences.any():
+        return float("nan")
+    with warnings.catch_warnings():  # ties are told by the size of p
+        warnings.simplefilter("ignore")
+        return float(wilcoxon(differences).pvalue)
+
+
+def compare(results: Results, reference: str) -> dict[Question, dict[str, Answer]]:
+    """
+    Args:
+        results: complete units.
+        reference: arm that the others are tested against.
+
+    Returns:
+        for every question the answer of each arm, in the order of the results.
+    """
+    found: dict[Question, dict[str, dict[tuple[str, str], float]]] = {}
+    for unit, values in results.items():
+        for value in values:
+            if value.quantity == "dice_at_step":
+                continue
+            question = Question(unit.pretrained_on, unit.data, unit.measure, unit.labelled, value.quantity)
+            arm = found.setdefault(question, {}).setdefault(unit.arm, {})
+            arm[unit.seed, value.case] = value.value
+    return {question: _answers(arms, reference) for question, arms in found.items()}
+
+
+def _answers(arms: Mapping[str, Mapping[tuple[str, str], float]], reference: str) -> dict[str, Answer]:
+    answers = {}
+    for arm, values in arms.items():
+        seeds = list(dict.fromkeys(seed for seed, _ in values))
+        means = [np.nanmean([value for (own, _), value in values.items() if own == seed]) for seed in seeds]
+        deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else float("nan")
+        p = paired_p(values, arms[reference]) if arm != reference and reference in arms else float("nan")
+        answers[arm] = Answer(float(np.mean(means)), deviation, len(seeds), len(values) // len(seeds), p)
+    return answers
+
+
+def markdown(results: Results, plan: Mapping[str, Any]) -> str:
+    """One table a set and measure: a row an arm, a column a number of labels and quantity."""
+    comparison = compare(results, plan["reference"])
+    if not comparison:
+        return "No results yet.\n"
+    parts = [
+        f"Mean (and standard deviation between seeds); `*`: Wilcoxon test against `{plan['reference']}`, paired by "
+        "seed and case, p < 0.05.\n"
+    ]
+    tables: dict[tuple[str, str, str], list[Question]] = {}
+    for question in comparison:
+        tables.setdefault(question[:3], []).append(question)
+    for (source, data, measure), questions in tables.items():
+        where = data if source == data else f"{data}, pre-trained on {source}"
+        parts.append(f"### {where}: {measure.replace('_', ' ')}\n")
+        questions.sort(key=lambda q: (q.quantity, int(q.labelled) if q.labelled.isdigit() else 10**9))
+        heads = [q.quantity.replace("_", " ") + (f", {q.labelled} labelled" if q.labelled else "") for q in questions]
+        parts.append("| arm | seeds | " + " | ".join(heads) + " |")
+        parts.append("|---|---|" + "---|" * len(questions))
+        named = {arm for q in questions for arm in comparison[q]}
+        for arm in [arm for arm in plan["arms"] if arm in named]:
+            cells = [comparison[q].get(arm) for q in questions]
+            seeds = max(cell.seeds for cell in cells if cell)
+            parts.append(f"| {arm} | {seeds} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+        parts.append("")
+    parts.append(
+        "Arms: " + "; ".join(f"`{name}`: {about['description']}" for name, about in plan["arms"].items()) + "."
+    )
+    return "\n".join(parts) + "\n"
+
+
+def _cell(answer: Answer | None) -> str:
+    if answer is None:
+        return ""
+    spread = "" if np.isnan(answer.deviation) else f" ({answer.deviation:.3f})"
+    return f"{answer.mean:.3f}{spread}" + (" *" if answer.p < 0.05 else "")

@@ -1,0 +1,157 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Which part of the method does the work? ``python benchmarks/run_evidence.py --data FOLDER --out FOLDER``.
+
+Pre-trains every arm of ``evidence.json`` with the same budget, data order and initialisation, measures it on held-back
+subjects, and writes ``results.csv``, ``results.md`` and figures. Started again, it goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+from evidence import figures, results
+from evidence.cohorts import Cohort, Reader, coordinates_reader, local_reader, make_network, read_cohort
+from evidence.finetuning import fine_tuning
+from evidence.matching import propagation, rotation
+from evidence.plan import Unit, list_units, read_plan
+from evidence.pretraining import weights_of
+from evidence.probes import classification, clustering, linear_probe
+from evidence.results import Value
+from evidence.table import markdown
+from scripts.errors import InputError, report_input_errors
+from scripts.networks import GVSL
+
+
+class Evidence:
+    """
+    Args:
+        plan: see :func:`evidence.plan.read_plan`.
+        data: folder that holds the sets.
+        out: folder of everything that is made.
+    """
+
+    def __init__(self, plan: dict[str, Any], data: Path, out: Path) -> None:
+        self.plan, self.data, self.out = plan, data, out
+        self.path = out / "results.csv"
+        self.cohort = lru_cache(maxsize=3)(self._cohort)
+        self.network = lru_cache(maxsize=2)(self._network)
+
+    def folder(self, data: str) -> Path:
+        folder = self.data / data
+        if not (folder / "dataset.json").is_file():
+            raise InputError(f"{folder} holds no dataset.json: pass --data <folder that holds {data}>, or other --sets")
+        return folder
+
+    def _cohort(self, data: str, seed: str) -> Cohort:
+        return read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
+
+    def _network(self, source: str, arm: str, seed: str, data: str) -> GVSL:
+        weights = weights_of(self.plan, source, arm, seed, self.folder(source), self.out)
+        if weights and not weights.is_file():
+            raise InputError(f"{weights} does not exist: leave the arm {arm} out (--arms)")
+        return make_network(self.plan, data, arm, seed, weights)
+
+    def reader(self, unit: Unit) -> Reader:
+        """What gives the features of a unit."""
+        if self.plan["arms"][unit.arm].get("start") == "coordinates":
+            return coordinates_reader
+        return local_reader(self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data))
+
+    def measure(self, unit: Unit) -> list[Value]:
+        """The numbers of one unit; pre-trains where that is still to be done."""
+        seed, cohort = int(unit.seed), self.cohort(unit.data, unit.seed)
+        options = {k: v for k, v in self.plan["measures"][unit.measure].items() if k != "labelled"}
+        if unit.measure == "linear_probe":
+            return linear_probe(self.reader(unit), cohort, unit.labelled, seed, **options)
+        if unit.measure == "clustering":
+            return clustering(self.reader(unit), cohort, seed, **options)
+        network = self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data)
+        if unit.measure == "fine_tuning":
+            return fine_tuning(network.backbone, cohort, unit.labelled, seed, **options)
+        if unit.measure == "propagation":
+            return propagation(network, cohort, **options)
+        if unit.measure == "rotation":
+            return rotation(network, cohort, seed, **options)
+        about = self.plan["sets"][unit.data]["classification"]
+        return classification(network, cohort, about, self.folder(unit.data), seed, **options)
+
+    def run(self, units: list[Unit]) -> None:
+        """Measure what is not measured yet."""
+        done = results.read(self.path)
+        left = [unit for unit in units if unit not in done]
+        print(f"{len(units)} units of work, {len(units) - len(left)} done already", flush=True)
+        for number, unit in enumerate(left, start=1):
+            values = self.measure(unit)
+            results.append(self.path, unit, values)
+            means = {q: [v.value for v in values if v.quantity == q] for q in dict.fromkeys(v.quantity for v in values)}
+            shown = ", ".join(f"{q} {sum(v) / len(v):.3f}" for q, v in means.items() if q != "dice_at_step")
+            print(f"{number}/{len(left)} {' '.join(filter(None, unit))}: {shown}", flush=True)
+
+    def report(self, units: list[Unit]) -> None:
+        """Write the table and the figures of everything measured so far."""
+        found = results.read(self.path)
+        (self.out / "results.md").write_text(markdown(found, self.plan), encoding="utf-8")
+        for data in self.plan["sets"]:
+            self._save(figures.learning_curves(self.plan, self.out, data), f"{data}_learning_curves.png")
+            self._save(figures.label_efficiency(self.plan, found, data), f"{data}_label_efficiency.png")
+        for data, seed in {(unit.data, unit.seed): None for unit in units if unit.seed == units[0].seed}:
+            own = {unit.arm: unit for unit in units if unit[0] == unit.data == data and unit.seed == seed}
+            readers = {arm: self.reader(unit) for arm, unit in own.items() if unit in found}
+            if readers:
+                cohort = self.cohort(data, seed)
+                picture = figures.feature_clusters(readers, cohort, 20, int(seed))
+                self._save(picture, f"{data}_features.png")
+            if self.plan["reference"] in readers:
+                network = self.network(data, self.plan["reference"], seed, data)
+                self._save(figures.registration(network, cohort, data), f"{data}_registration.png")
+        print(f"written to {self.out}", flush=True)
+
+    def _save(self, figure: Any, name: str) -> None:
+        if figure is not None:
+            figure.savefig(self.out / name, dpi=110)
+            plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything made")
+    parser.add_argument("--plan", type=Path, default=Path(__file__).with_name("evidence.json"), help="what is compared")
+    parser.add_argument("--arms", nargs="+", help="some of the arms")
+    parser.add_argument("--pretrained_on", nargs="+", help="some of the sets to pre-train on")
+    parser.add_argument("--sets", nargs="+", help="some of the sets to measure on")
+    parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
+    parser.add_argument("--measures", nargs="+", help="some of the measures")
+    parser.add_argument("--across", action="store_true", help="measure also on the sets not pre-trained on")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
+    given = parser.parse_args(arguments)
+    plan = read_plan(given.plan, given.quick)
+    units = list_units(plan, given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across)
+    given.out.mkdir(parents=True, exist_ok=True)
+    evidence = Evidence(plan, given.data.resolve(), given.out.resolve())
+    evidence.run(units)
+    evidence.report(units)
+
+
+if __name__ == "__main__":
+    report_input_errors()
+    main()
