@@ -96,3 +96,31 @@ class GVSL(nn.Module):
             **{name: first for name, (first, _) in halves.items()},
             "backward": {name: second for name, (_, second) in halves.items()},
         }
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` takes in place of this network: TorchScript knows one type of result, the image."""
+        return Restoration(self.backbone, self.restoration_head).train(self.training)
+
+
+class Restoration(nn.Module):
+    """
+    The part of :class:`GVSL` that restores a single image, under the same names.
+
+    Args:
+        backbone: image to (f^g, f^l).
+        restoration_head: f^l to the restored image.
+    """
+
+    def __init__(self, backbone: nn.Module, restoration_head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.restoration_head = backbone, restoration_head
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            the restored image, of the same shape.
+        """
+        return self.restoration_head(self.backbone(image)[1])

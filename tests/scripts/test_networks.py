@@ -255,6 +255,17 @@ def test_every_parameter_gets_a_gradient(dims, size, symmetric):
     assert (affine.abs().sum(dim=1) > 0).all(), "each rotation, scale, shear and translation"
 
 
+@pytest.mark.parametrize("size", [(12, 8), (9, 12, 7)])
+def test_torchscript_restores_the_same(size):
+    """It knows one type of result: the image alone goes in, and any size will do."""
+    model = small_network(len(size)).eval()
+    exported = torch.jit.script(model)
+    image = torch.rand(2, 1, *size)
+    torch.testing.assert_close(exported(image), model(image))
+    assert not exported.training
+    assert set(exported.state_dict()) <= set(model.state_dict())
+
+
 def test_without_affine_head():
     """A network without affine head matches by the displacement alone."""
     torch.manual_seed(0)
