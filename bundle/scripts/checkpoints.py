@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from ignite.engine import Events
-from monai.engines import Workflow
 from torch import nn
 
 from .errors import InputError
@@ -32,29 +28,41 @@ from .errors import InputError
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
 
 
-def save_atomically(content: Any, path: Path) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str = "output_dir", part: str = "") -> None:
     """
     Write a file completely or not at all: to a temporary name, flushed to the disk, then renamed.
 
     Args:
-        content: tensors and plain containers.
         path: destination; what it holds stays until the new content is complete.
+        write: writes the content to an open file.
+        option: what the user may change to write elsewhere, for the message.
+        part: of the temporary name, different for writers that may come at the same time.
 
     Raises:
         InputError: when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{part}.part")
     try:
         with temporary.open("wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error}); the previous one is kept: free or change output_dir"
-        ) from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "the previous one is kept" if path.exists() else "nothing was written"
+        raise InputError(f"{path} cannot be written ({error}); {kept}: free or change {option}") from error
+
+
+def save_atomically(content: Any, path: Path, option: str = "output_dir", part: str = "") -> None:
+    """Write tensors and plain containers, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: torch.save(content, file), option, part)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_file(path: str | Path) -> Any:
@@ -96,28 +104,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
             f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
         )
     module.load_state_dict(weights)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every global random number generator, as tensors and plain containers."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Undo everything drawn since :func:`random_state` gave ``state``."""
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
 
 
 def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
@@ -167,7 +153,7 @@ def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
                 f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
                 "another --output_dir"
             )
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it
 
 
 class ModelLoader:
@@ -200,79 +186,3 @@ def start_from(network: nn.Module, path: str | None) -> None:
     """
     if path:
         ModelLoader(network, path)()
-
-
-class TrainingState:
-    """
-    Handler that keeps two files: ``checkpoint.pt`` with everything needed to go on exactly (after every epoch) and
-    ``model.pt``, the network's plain state dictionary at the best validation.
-
-    Args:
-        folder: where to.
-        network: whose weights are kept.
-        optimizer: its state goes on too.
-        lr_scheduler: its state goes on too.
-        evaluator: the MONAI evaluator whose key metric says which network is best.
-        resume: load ``checkpoint.pt`` when training starts; a fresh start where there is none.
-        model_folder: where ``model.pt`` goes, if elsewhere.
-    """
-
-    def __init__(
-        self,
-        folder: str,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        lr_scheduler: Any,
-        evaluator: Workflow,
-        resume: bool = False,
-        model_folder: str | None = None,
-    ) -> None:
-        self.folder, self.network, self.evaluator, self.resume = Path(folder), network, evaluator, resume
-        self.model_folder = Path(model_folder or folder)
-        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
-
-    def attach(self, engine: Workflow) -> None:
-        """Register with the trainer, after the handlers that validate and step the schedule."""
-        engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-
-    def load(self, engine: Workflow) -> None:
-        """Restore everything from ``checkpoint.pt``, where asked for and there."""
-        path = self.folder / CHECKPOINT
-        if not self.resume or not path.exists():
-            return
-        state = load_file(path)
-        parts = {"network", "epoch", "best", "random_state", *self.stateful}
-        if not isinstance(state, dict) or not parts <= set(state):
-            raise InputError(f"{path} is not a checkpoint of this training: remove it, or pass another --output_dir")
-        load_weights(self.network, state["network"], path)
-        for name, item in self.stateful.items():
-            item.load_state_dict(state[name])
-        self._follow_schedule()
-        engine.state.epoch = state["epoch"]
-        engine.state.iteration = state["epoch"] * engine.state.epoch_length
-        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        restore_random_state(state["random_state"])
-        engine.logger.info(f"Resumed from {path} after epoch {state['epoch']}")
-
-    def _follow_schedule(self) -> None:
-        """A schedule by formula may have become longer since the checkpoint: take up its rate, not the stored one."""
-        schedule = self.stateful["lr_scheduler"]
-        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-            rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-            for group, (rate, factor) in zip(schedule.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor(schedule.last_epoch)
-
-    def save(self, engine: Workflow) -> None:
-        """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""
-        weights, best = self.network.state_dict(), self.evaluator.state
-        if best.best_metric_epoch == engine.state.epoch:
-            save_atomically(weights, self.model_folder / MODEL)
-        content = {
-            "network": weights,
-            **{name: item.state_dict() for name, item in self.stateful.items()},
-            "epoch": engine.state.epoch,
-            "best": [best.best_metric, best.best_metric_epoch],
-            "random_state": random_state(),
-        }
-        save_atomically(content, self.folder / CHECKPOINT)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from monai.engines.utils import IterationEvents
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .checkpoints import CHECKPOINT
+from .checkpoints import CHECKPOINT, write_text
 from .errors import InputError
 from .losses import GVSLLoss
 from .visualisation import curves_figure, matching_figure
@@ -109,10 +110,9 @@ class ProgressBar:
         if self.bar is not None:
             self.bar.close()
 
-    def failed(self, engine: Workflow, error: Exception) -> None:
-        """End the bar's line, so that the error gets one of its own."""
+    def failed(self, engine: Workflow, error: BaseException) -> None:
+        """End the bar's line, so that the error gets one of its own; a handler after this one must raise it."""
         self.completed(engine)
-        raise error
 
 
 class History:
@@ -151,10 +151,11 @@ class History:
             {"epoch": engine.state.epoch, "learning_rate": rate, **{k: float(v) for k, v in measures.items()}}
         )
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (self.folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(text.getvalue(), self.folder / "history.csv")
 
     def completed(self, engine: Workflow) -> None:
         if not self.rows:

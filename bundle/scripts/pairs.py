@@ -13,14 +13,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
-from torch.utils.data.distributed import DistributedSampler
 
 from .data import cached_dataset
 from .errors import InputError
@@ -78,7 +77,7 @@ class PairDataset(Dataset):
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
         """
         Args:
-            draw: number of the draw; it may exceed the length (see :class:`PairSampler`).
+            draw: number of the draw; it may exceed the length (see :class:`~scripts.draws.DrawSampler`).
 
         Returns:
             ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, the paths ``image_name`` and ``moving_name``, and
@@ -95,24 +94,3 @@ class PairDataset(Dataset):
         if isinstance(self.augmentation, Randomizable):
             self.augmentation.set_random_state(seed=seed)
         return self.augmentation(pair)
-
-
-class PairSampler(DistributedSampler):
-    """
-    Numbers the draws on from epoch to epoch and shares them out over the ranks: the ranks of one step draw together
-    what one process with the whole batch would draw. MONAI's engines tell it the epoch, also after a restart.
-
-    Args:
-        dataset: the pairs.
-        num_replicas: number of processes; that of ``torch.distributed``, or 1.
-        rank: this process; that of ``torch.distributed``, or 0.
-    """
-
-    def __init__(self, dataset: Dataset, num_replicas: int | None = None, rank: int | None = None) -> None:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            num_replicas, rank = num_replicas or 1, rank or 0
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.total_size + self.rank
-        return iter(range(first, first + self.total_size, self.num_replicas))

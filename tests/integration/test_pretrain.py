@@ -71,6 +71,7 @@ class TestRun:
         rows = pretrain(cohort, tmp_path, picture_interval=2, epochs=2)
         names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         fixed = {"checkpoint.pt", "model.pt", "history.csv", "settings.json", "curves.png", "pictures/epoch_0002.png"}
+        fixed |= {"checkpoint_0001.pt", "checkpoint_0002.pt"}
         assert fixed <= names
         assert all("tensorboard" in name for name in names - fixed)
         assert [row["epoch"] for row in rows] == [1, 2]

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import random
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -30,8 +28,6 @@ from scripts.checkpoints import (
     load_file,
     load_weights,
     prepare_output,
-    random_state,
-    restore_random_state,
     save_atomically,
     write_settings,
 )
@@ -136,20 +132,6 @@ class TestWeights:
         with pytest.raises(InputError, match=rf"model\.pt is of another architecture: .*{message}"):
             load_weights(module, weights, "model.pt")
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-
-
-def test_random_state_goes_through_a_file(tmp_path):
-    """Every generator draws on as if nothing had happened."""
-
-    def draw() -> list:
-        return [torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random(), random.gauss(0, 1)]
-
-    draw()  # leaves a second Gaussian waiting in numpy and python
-    save_atomically(random_state(), tmp_path / "state.pt")
-    expected = draw()
-    assert draw() != expected
-    restore_random_state(load_file(tmp_path / "state.pt"))
-    assert draw() == expected
 
 
 class TestOutput:

@@ -113,6 +113,11 @@ class TestProgressBar:
         """What is reported afterwards begins on a line of its own, and the error goes on to whom it concerns."""
         engine = trainer(lambda engine, _: {"loss": torch.tensor([0.8, 1 / (2 - engine.state.iteration)][0])})
         ProgressBar(loss).attach(engine)
+
+        @engine.on(Events.EXCEPTION_RAISED)
+        def hand_on(error):
+            raise error
+
         with pytest.raises(ZeroDivisionError):
             engine.run([0, 0, 0], max_epochs=1)
         assert capsys.readouterr().err.endswith("\n")

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from monai.transforms import Compose, Lambdad, Randomizable
 from scripts.augmentation import RandAffineElasticd
 from scripts.corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle
+from scripts.draws import DrawSampler
 from scripts.errors import InputError
-from scripts.pairs import PairDataset, PairSampler
+from scripts.pairs import PairDataset
 from torch.utils.data import DataLoader
 
 
@@ -140,7 +141,7 @@ def test_scans_are_not_modified():
 def batches(workers, epochs=2, ranks=1, rank=0, batch=2):
     """The batches of some epochs."""
     pairs = PairDataset(scans("aabbc"), None, augmentation(), length=6, seed=7)
-    sampler = PairSampler(pairs, ranks, rank)
+    sampler = DrawSampler(pairs, ranks, rank)
     loader = DataLoader(pairs, batch, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
     result = []
     for epoch in range(epochs):
@@ -157,46 +158,6 @@ def test_any_number_of_workers_gives_the_same_batches():
         for one, other in zip(batches(workers), expected, strict=True):
             assert_same(one, other)
     assert (expected[0]["image"] != expected[3]["image"]).any(), "the second epoch goes on"
-
-
-def test_ranks_draw_together_what_one_process_draws():
-    """The steps of two ranks, put together, hold the draws of one process with the whole batch."""
-    pairs = PairDataset(scans("abc"), length=12)
-    for epoch in range(3):
-        samplers = [PairSampler(pairs, 2, rank) for rank in range(2)] + [PairSampler(pairs)]
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        first, second, alone = (list(sampler) for sampler in samplers)
-        assert [len(sampler) for sampler in samplers] == [6, 6, 12]
-        assert alone == list(range(12 * epoch, 12 * epoch + 12))
-        for step in range(3):  # 2 pairs a rank, 4 in all
-            together = first[2 * step : 2 * step + 2] + second[2 * step : 2 * step + 2]
-            assert sorted(together) == alone[4 * step : 4 * step + 4]
-
-
-def test_ranks_get_equally_many_draws():
-    """A length that the ranks do not divide is rounded up: no rank waits, no draw is given twice, none is left out."""
-    pairs = PairDataset(scans("abc"), length=7)
-    draws = []
-    for epoch in range(2):
-        shares = []
-        for rank in range(3):
-            sampler = PairSampler(pairs, 3, rank)
-            sampler.set_epoch(epoch)
-            shares.append(list(sampler))
-        assert [len(share) for share in shares] == [3, 3, 3]
-        draws += [draw for share in shares for draw in share]
-    assert sorted(draws) == list(range(18))
-
-
-def test_restart_goes_on_with_the_same_draws():
-    """A sampler told epoch 1 right away gives what it gives after epoch 0."""
-    pairs = PairDataset(scans("abc"), length=4)
-    running, restarted = PairSampler(pairs), PairSampler(pairs)
-    assert list(running) == [0, 1, 2, 3]
-    running.set_epoch(1)
-    restarted.set_epoch(1)
-    assert list(running) == list(restarted) == [4, 5, 6, 7]
 
 
 def test_plain_functions_as_augmentation():

@@ -1,0 +1,163 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Several processes on the CPU: they train what one process trains, and end well when one is lost."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from scripts.checkpoints import load_file
+from scripts.errors import user_message
+
+SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1, "symmetric": True}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def command(repository, cohort):
+    """The command of two processes on the made-up cohort, or of one process without torchrun."""
+
+    def make(output: Path, processes: int = 2, launcher: tuple[str, ...] = (), **settings) -> list[str]:
+        configs = repository / "bundle" / "configs"
+        names = ["train", "multi_gpu_train"] if processes > 1 else ["train"]
+        options = {
+            "bundle_root": repository / "bundle",
+            "config_file": str([str(configs / f"{name}.json") for name in names]),
+            "dataset_dir": cohort,
+            "output_dir": output,
+            **SETTINGS,
+            **settings,
+        }
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={processes}"]
+        start = [*torchrun, *launcher, "-m"] if processes > 1 else ["-m"]
+        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        return [sys.executable, *start, "monai.bundle", "run", *given]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(command):
+    """Run it; returns what it left."""
+
+    def start(output: Path, check: bool = True, **settings) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command(output, **settings), env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def two(run, tmp_path_factory):
+    """The folder of two processes with a batch of one pair each."""
+    folder = tmp_path_factory.mktemp("two")
+    run(folder)
+    return folder
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    with (folder / "history.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_two_processes_train_what_one_trains(run, two, tmp_path):
+    """
+    Half the batch each: losses, measures and weights are equal up to the rounding of sums (1e-4 of their size); files
+    are written once, and what is measured is measured on the pairs of both.
+    """
+    run(tmp_path, processes=1, batch_size=2)
+    for alone, together in zip(history(tmp_path), history(two), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    first, second = (load_file(folder / "checkpoint.pt")["network"] for folder in (tmp_path, two))
+    assert list(first) == list(second)
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=2e-3, atol=2e-4, msg=name)
+    names = [{p.name for p in folder.rglob("*") if "tfevents" not in p.name} for folder in (tmp_path, two)]
+    assert names[0] == names[1]
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < end, f"{path} did not come"
+        time.sleep(0.02)
+
+
+def child(process: subprocess.Popen, rank: int) -> int:
+    """The training process of that rank, which torchrun has started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return next(int(pid) for pid in children if f"\0RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text())
+
+
+def assert_same_course(first: Path, second: Path) -> None:
+    assert history(first) == history(second)
+    weights = [load_file(folder / "checkpoint.pt")["network"] for folder in (first, second)]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
+class TestStopped:
+    def test_a_killed_process_ends_the_other_and_torchrun_starts_both_again(self, command, two, tmp_path):
+        """One line says what is gone and what is kept; with --max-restarts the run then ends as if nothing was."""
+        process = subprocess.Popen(
+            command(tmp_path, resume=True, launcher=("--max-restarts=1",)),
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        wait_for(tmp_path / "checkpoint_0001.pt", process)
+        os.kill(child(process, rank=1), signal.SIGKILL)
+        shown, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, shown
+        assert "process 0: error: another process of this training is gone, so this one ends; saved in" in shown
+        assert f"resumed from {tmp_path / 'checkpoint.pt'} after epoch" in shown
+        assert_same_course(tmp_path, two)
+
+    def test_ctrl_c_saves_within_an_epoch(self, command, run, two, tmp_path):
+        """Both processes stop after the same step; averages of both go on."""
+        process = subprocess.Popen(
+            command(tmp_path), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        wait_for(tmp_path / "checkpoint_0001.pt", process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=120)
+        assert "interrupted: saved in" in errors
+        assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3
+        run(tmp_path, resume=True)
+        assert_same_course(tmp_path, two)
+
+
+def test_a_mistake_is_told_by_every_process(run, tmp_path):
+    done = run(tmp_path, check=False, dataset_dir=tmp_path / "nowhere")
+    assert done.returncode != 0
+    assert "process 0: error: dataset_dir" in done.stderr or "process 1: error: dataset_dir" in done.stderr
+
+
+def test_without_torchrun(workflow, cohort, tmp_path):
+    made = workflow(cohort, tmp_path, overlays=("multi_gpu_train",))
+    with pytest.raises(Exception, match="Failed") as caught:
+        made.initialize()
+    assert "start it with torchrun" in user_message(caught.value)

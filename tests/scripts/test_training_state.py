@@ -1,0 +1,179 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The state of a training: all generators go on, and a stop between two steps loses nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from scripts.checkpoints import load_file, save_atomically
+from scripts.errors import InputError
+from scripts.training_state import random_state, restore_random_state
+
+
+def test_random_state_goes_through_a_file(tmp_path):
+    """Every generator draws on as if nothing had happened."""
+
+    def draw() -> list:
+        return [torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random(), random.gauss(0, 1)]
+
+    draw()  # leaves a second Gaussian waiting in numpy and python
+    save_atomically(random_state(), tmp_path / "state.pt")
+    expected = draw()
+    assert draw() != expected
+    restore_random_state(load_file(tmp_path / "state.pt"))
+    assert draw() == expected
+
+
+def same(first, second) -> bool:
+    """Whether nested containers of tensors agree bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return first == second
+
+
+def compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings):
+    """Take up the run in ``parts`` and compare its files with those of a run that was never interrupted."""
+    rows = pretrain(cohort, tmp_path / "whole", **settings)
+    assert pretrain(cohort, tmp_path / "parts", resume=True, **settings) == rows
+    whole, parts = (load_file(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts"))
+    assert all(same(whole[name], parts[name]) for name in whole if name != "random_state")
+    whole, parts = (load_file(tmp_path / name / "model.pt") for name in ("whole", "parts"))
+    assert same(whole, parts)
+
+
+@pytest.fixture
+def stopped(cohort, tmp_path, workflow):
+    """Train in ``parts`` until a handler, called at ``event``, ends it; returns what was raised."""
+
+    def run(event, handler, error=BaseException, **settings):
+        made = workflow(cohort, tmp_path / "parts", **settings)
+        made.initialize()
+        trainer = made.parser.get_parsed_content("train#trainer")
+        trainer.add_event_handler(event, handler)
+        with pytest.raises(error) as caught:
+            made.run()
+        return caught.value
+
+    return run
+
+
+class TestStopBetweenSteps:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_signal(self, cohort, tmp_path, stopped, pretrain, number):
+        """The step at hand is finished and saved with the epoch's averages; the run goes on as if nothing was."""
+        before = signal.getsignal(number)
+        settings = {"epochs": 2, "epoch_length": 4, "num_workers": 1}
+        error = stopped(
+            Events.ITERATION_STARTED(once=6), lambda: os.kill(os.getpid(), number), KeyboardInterrupt, **settings
+        )
+        assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 1 epochs and 2 steps" in str(error)
+        assert "--resume True" in str(error)
+        assert signal.getsignal(number) is before
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    def test_signal_during_validation(self, tmp_path, stopped):
+        """The epoch is saved first."""
+        settings = {"epochs": 2, "val_interval": 1}
+        error = stopped(
+            Events.EPOCH_COMPLETED(once=1), lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt, **settings
+        )
+        assert "1 epochs; the same command" in str(error)
+
+    def test_second_ctrl_c_ends_at_once(self, tmp_path, stopped):
+        def twice():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        error = stopped(Events.ITERATION_STARTED(once=2), twice, KeyboardInterrupt)
+        assert not str(error)
+        assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+
+    def test_every_few_steps(self, cohort, tmp_path, stopped, pretrain):
+        """Killed later, the run goes on from the last checkpoint within the epoch."""
+
+        def fail():
+            raise SystemExit
+
+        settings = {"epochs": 2, "epoch_length": 5, "checkpoint_interval": 2, "batch_size": 2}
+        stopped(Events.ITERATION_STARTED(once=10), fail, SystemExit, **settings)
+        state = load_file(tmp_path / "parts" / "checkpoint.pt")
+        assert (state["epoch"], state["step"]) == (1, 4)
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    def test_only_after_whole_accumulated_steps(self, cohort, tmp_path, stopped, pretrain):
+        settings = {"epochs": 1, "epoch_length": 6, "accumulation_steps": 2}
+        stopped(Events.ITERATION_STARTED(once=3), lambda: os.kill(os.getpid(), signal.SIGTERM), **settings)
+        assert load_file(tmp_path / "parts" / "checkpoint.pt")["step"] == 4
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    def test_data_that_cannot_be_read(self, cohort, tmp_path, stopped, pretrain, capsys):
+        """What was trained until then is saved."""
+
+        def fail():
+            raise OSError("the disk is gone")
+
+        stopped(Events.GET_BATCH_STARTED(once=2), fail, RuntimeError, epochs=1)
+        assert "0 epochs and 2 steps" in capsys.readouterr().err
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, epochs=1)
+
+
+class TestFiles:
+    def test_last_ones_are_kept(self, cohort, tmp_path, pretrain):
+        pretrain(cohort, tmp_path, epochs=4, epoch_length=1, keep_checkpoints=2)
+        assert sorted(p.name for p in tmp_path.glob("checkpoint*")) == [
+            "checkpoint.pt", "checkpoint_0003.pt", "checkpoint_0004.pt",
+        ]  # fmt: skip
+        assert load_file(tmp_path / "checkpoint_0003.pt")["epoch"] == 3
+
+    def test_one_without_links(self, cohort, tmp_path, pretrain, monkeypatch):
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+        pretrain(cohort, tmp_path, epochs=2, epoch_length=1)
+        assert same(load_file(tmp_path / "checkpoint.pt"), load_file(tmp_path / "checkpoint_0002.pt"))
+
+    def test_a_damaged_one_names_the_one_before(self, cohort, tmp_path, pretrain, refusal):
+        rows = pretrain(cohort, tmp_path, epochs=2, epoch_length=1)
+        (tmp_path / "checkpoint.pt").unlink()  # the name, not what checkpoint_0002.pt shares with it
+        (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
+        message = refusal(cohort, tmp_path, epochs=2, epoch_length=1, resume=True)
+        assert f"copy {tmp_path / 'checkpoint_0002.pt'} over it" in message
+        (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint_0001.pt").read_bytes())
+        assert pretrain(cohort, tmp_path, epochs=2, epoch_length=1, resume=True) == rows
+
+    @pytest.mark.parametrize("content", [{"network": {}}, [1, 2], {}])
+    def test_something_else(self, cohort, tmp_path, refusal, content):
+        save_atomically(content, tmp_path / "checkpoint.pt")
+        assert "is not a checkpoint of this training" in refusal(cohort, tmp_path, resume=True)
+
+    def test_another_length_of_the_epoch_begins_it_anew(self, cohort, tmp_path, stopped, pretrain):
+        stopped(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM), epochs=1)
+        assert load_file(tmp_path / "parts" / "checkpoint.pt")["step"] == 2
+        pretrain(cohort, tmp_path / "parts", resume=True, epochs=1, epoch_length=2)
+        state = load_file(tmp_path / "parts" / "checkpoint.pt")
+        assert (state["epoch"], state["step"]) == (1, 0)
+        assert {int(entry["step"]) for entry in state["optimizer"]["state"].values()} == {4}
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """The error of a checkpoint says what is kept."""
+    with pytest.raises(InputError, match="nothing was written"):
+        save_atomically({}, tmp_path / "none" / "checkpoint.pt")
