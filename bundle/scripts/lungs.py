@@ -54,10 +54,11 @@ def air_in_body(hu: np.ndarray, axial: int, threshold: float, enclosed: bool = T
     Returns:
         mask ``(D, H, W)``; all False where there is no air inside.
     """
-    # the largest piece of tissue, filled: a hollow table is another piece
-    body = _largest(ndimage.binary_erosion(hu >= threshold))
-    cuts = [ndimage.binary_fill_holes(cut) for cut in np.moveaxis(body, axial, 0)]
-    air = (hu < threshold) & np.moveaxis(np.stack(cuts), 0, axial)
+    # all that tissue encloses in an axial cut; the body is the largest solid of it, a hollow table another one
+    solids = [ndimage.binary_fill_holes(cut) for cut in np.moveaxis(hu >= threshold, axial, 0)]
+    solid = np.moveaxis(np.stack(solids), 0, axial)
+    body = ndimage.binary_dilation(_largest(ndimage.binary_erosion(solid)), mask=solid)
+    air = (hu < threshold) & body
     if enclosed:
         parts, _ = ndimage.label(hu < threshold)
         sides = [np.take(parts, end, axis) for axis in range(3) if axis != axial for end in (0, -1)]
