@@ -23,7 +23,7 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from .data import cached_dataset
+from .data import cached_dataset, prepared
 from .errors import InputError
 
 
@@ -103,7 +103,7 @@ class CaseDraws(Dataset):
         """
         rng = np.random.default_rng([self.seed, draw])
         index = int(rng.choice(self.count, p=self.shares))
-        case = deepcopy(self.cases[index])  # MONAI's transforms write into meta data
+        case = deepcopy(prepared(self.cases, index))  # MONAI's transforms write into meta data
         if isinstance(self.augmentation, Randomizable):
             self.augmentation.set_random_state(seed=int(rng.integers(2**31)))
         return self.augmentation(case)

@@ -21,7 +21,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
-from .data import cached_dataset
+from .data import cached_dataset, prepared
 from .errors import InputError
 
 
@@ -84,7 +84,7 @@ class PairDataset(Dataset):
             where both scans have labels ``image_label`` and ``moving_label``, after the augmentation.
         """
         fixed_index, moving_index, seed = self.indices(draw)
-        fixed, moving = self.scans[fixed_index], self.scans[moving_index]
+        fixed, moving = (prepared(self.scans, index) for index in (fixed_index, moving_index))
         names = {"image_name": self.names[fixed_index], "moving_name": self.names[moving_index]}
         pair = {"image": fixed["image"], "moving": moving["image"], **names}
         if "label" in fixed and "label" in moving:
