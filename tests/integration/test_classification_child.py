@@ -31,6 +31,7 @@ from support import write_nifti
 
 NAME = "blob_mr_classification"
 SIZE = 16
+DECODER = list(UNetBackbone(features=(4, 8)).ups.parameters())
 TABLE = ["--table", "patients.csv", "--id", "patient", "--target", "ill", "--subject_key", "p[0-9]+"]
 
 
@@ -188,3 +189,12 @@ def test_what_a_bundle_checker_asks(bundle, workflow, config, kind):
     logits = made.network_def(torch.zeros(1, 1, *size))
     assert logits.shape == (1, output["num_channels"])
     assert output["channel_def"] == {"0": "no", "1": "yes"}
+
+
+@pytest.mark.parametrize(("mode", "rate", "trained"), [("linear", 0.02, 2), ("finetune", 0.0005, None)])
+def test_a_probe_trains_its_layer_alone_and_faster(workflow, mode, rate, trained):
+    made = workflow("train", "train", mode=mode)
+    made.initialize()
+    (group,) = made.parser.get_parsed_content("optimizer").param_groups
+    assert group["lr"] == rate
+    assert len(group["params"]) == (trained or 2 + len(list(made.network_def.backbone.parameters())) - len(DECODER))
