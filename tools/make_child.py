@@ -156,7 +156,7 @@ def _make(args: argparse.Namespace) -> None:
     make_child(choices, folder, args.start)
     for key, value in choices.settings.items():
         shown = [entry["name"] for entry in value] if key == "classes" else value
-        print(f"{key:14}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
+        print(f"{key:20}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
     print(f"made {folder}")
 
 

@@ -34,6 +34,8 @@ FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
 STEPS, SHORTEST_EPOCH = 2500, 50
 """Length of a training of a segmentation, and of its shortest epoch."""
+PASS_STEPS, SHORTEST_PASS, BATCH, TRAINED_SHARE = 600, 10, 4, 0.7
+"""The same of a classification; how many scans its template takes in a step, and what share it trains on."""
 VALIDATION_SHARE, VALIDATION_OVERLAP = 0.15, 0.25
 """What the template of train.json validates on, and how its windows overlap."""
 
@@ -110,10 +112,17 @@ def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dic
     shapes, spacings = zip(*(_grid(scan["image"]) for scan in sampled), strict=True)
     voxels, extent = np.median(np.array(spacings), 0), np.median(np.array(shapes) * np.array(spacings), 0)
     if task == "classification":
+        length = max(SHORTEST_PASS, math.ceil(TRAINED_SHARE * len(scans) / BATCH))
         pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.maximum(voxels, extent / LARGEST)]
         why = f"median of {len(sampled)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
         settings = {"pixdim": pixdim, "spatial_size": size_for(shapes, spacings, pixdim)}
-        return settings, {"pixdim": why, "spatial_size": "the median scan as a whole, multiples of 8"}
+        settings |= {"epoch_length": length, "epochs": max(1, round(PASS_STEPS / length))}
+        return settings, {
+            "pixdim": why,
+            "spatial_size": "the median scan as a whole, multiples of 8",
+            "epoch_length": f"as many scans as are trained on, {BATCH} a step",
+            "epochs": f"{PASS_STEPS} steps",
+        }
     pixdim = given.get("pixdim") or [round(float(v), 2) for v in voxels]
     patch = given.get("patch_size") or size_for(shapes, spacings, pixdim)
     length = epoch_length_for((extent / np.array(pixdim)).tolist(), patch, len(scans))

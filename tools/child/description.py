@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
+from scripts.tables import read_table
 
 
 def read_description(dataset: Path) -> dict[str, Any]:
@@ -111,12 +111,6 @@ def patient_classes(
         )
     if "classes" in description:
         return dict(table), list(description["classes"])
-    path = dataset / table["file"]
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            values = {row[table["target"]].strip() for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}): pass --table with a CSV file below {dataset}") from error
-    except (KeyError, AttributeError) as error:
-        raise InputError(f"{path} has no column '{table['target']}' in every row: pass --target") from error
+    rows = read_table(dataset / table["file"], [table["id"], table["target"]])
+    values = {row[table["target"]] for row in rows} - {""}
     return dict(table), [{"name": value, "values": [value]} for value in sorted(values)]

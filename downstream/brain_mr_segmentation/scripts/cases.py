@@ -103,6 +103,32 @@ def labelled_cases(
     ]
 
 
+def _divided(
+    strata: Mapping[str, set[str]], test_fraction: float, validation_fraction: float, folds: int, fold: int, seed: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Subjects to train on (the first ones from every stratum, the further ones in proportion), validate and test."""
+    generator = np.random.default_rng(seed)
+    test: list[str] = []
+    validation: list[str] = []
+    rest: dict[str, list[str]] = {}
+    for kind, subjects in strata.items():
+        order = [sorted(subjects)[i] for i in generator.permutation(len(subjects))]
+        held, share = (max(1, round(part * len(order))) if part else 0 for part in (test_fraction, validation_fraction))
+        if held + share >= len(order):
+            raise InputError(f"{len(order)} subjects{kind} are too few for training, validation and test parts")
+        test += order[:held]
+        validation += order[held : held + share]
+        rest[kind] = order[held:]
+    if folds:
+        validation = [subject for group in rest.values() for subject in group][fold::folds]
+    kept = [[subject for subject in group if subject not in validation] for group in rest.values()]
+    placed = [(place / len(group), subject) for group in kept for place, subject in enumerate(group)]
+    train = [subject for _, subject in sorted(placed, key=lambda item: item[0])]
+    if not train or not validation:
+        raise InputError(f"{len(train) + len(validation)} subjects are too few for {folds} folds")
+    return train, validation, test
+
+
 def split_cases(
     cases: Sequence[dict[str, Any]],
     class_names: Sequence[str],
@@ -150,29 +176,11 @@ def split_cases(
         raise InputError(f"label_fraction must lie above 0 and not above 1, not {label_fraction}")
     if folds == 1 or (folds and fold >= folds):
         raise InputError(f"fold {fold} of {folds} does not exist: folds is 0 or at least 2, fold counts from 0")
-    strata: dict[int, set[str]] = {}
-    for case in cases:
-        strata.setdefault(case["classes"][0] if stratify else 0, set()).add(case["subject"])
-    generator = np.random.default_rng(seed)
-    test: list[str] = []
-    first: list[str] = []
-    rest: list[list[str]] = []
-    for number, subjects in sorted(strata.items()):
-        order = [sorted(subjects)[i] for i in generator.permutation(len(subjects))]
-        held = max(1, round(test_fraction * len(order))) if test_fraction else 0
-        share = 0 if folds else max(1, round(validation_fraction * len(order)))
-        if held + share >= len(order):
-            of_class = f" of class {class_names[number - 1]}" if stratify else ""
-            raise InputError(f"{len(order)} subjects{of_class} are too few for training, validation and test parts")
-        test += order[:held]
-        first += order[held : held + share]
-        rest.append(order[held:])
-    validation = sum(rest, [])[fold::folds] if folds else first
-    kept = [[subject for subject in group if subject not in validation] for group in rest]
-    placed = [(place / len(group), subject) for group in kept for place, subject in enumerate(group)]
-    train = [subject for _, subject in sorted(placed, key=lambda item: item[0])]
-    if not train or not validation:
-        raise InputError(f"{sum(map(len, rest))} subjects are too few for {folds} folds")
+    strata: dict[str, set[str]] = {}
+    for case in sorted(cases, key=lambda case: case["classes"][:1] if stratify else []):
+        kind = f" of class {class_names[case['classes'][0] - 1]}" if stratify else ""
+        strata.setdefault(kind, set()).add(case["subject"])
+    train, validation, test = _divided(strata, test_fraction, 0 if folds else validation_fraction, folds, fold, seed)
     if num_labelled is not None:
         check_numbers({"num_labelled": num_labelled}, lowest=1, whole=True)
         if num_labelled > len(train):
@@ -181,6 +189,10 @@ def split_cases(
     chosen = {"train": set(train), "validation": set(validation), "test": set(test)}
     parts = {name: [case for case in cases if case["subject"] in group] for name, group in chosen.items()}
     present = {number for case in parts["train"] for number in case["classes"]}
+    if stratify and len({case["classes"][0] for case in parts["validation"]}) < 2:
+        raise InputError(
+            f"the validation part shows one class alone, an AUC needs two: pass fewer --folds than {folds}"
+        )
     missing = [name for number, name in enumerate(class_names, 1) if number not in present]
     if missing:
         raise InputError(
@@ -189,6 +201,19 @@ def split_cases(
         )
     print(", ".join(f"{len(part)} {name}" for name, part in parts.items()) + " cases", flush=True)
     return parts
+
+
+def chosen_part(split: Mapping[str, list[dict[str, Any]]], part: str) -> list[dict[str, Any]]:
+    """
+    One part of :func:`split_cases`.
+
+    Raises:
+        InputError: for a part that does not exist or has no case.
+    """
+    if not split.get(part):
+        there = ", ".join(name for name, cases in split.items() if cases)
+        raise InputError(f"part '{part}' has no case: the parts with cases are {there}")
+    return split[part]
 
 
 def images_to_predict(

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -28,29 +28,41 @@ from .errors import InputError
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
 
 
-def save_atomically(content: Any, path: Path) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str = "output_dir", part: str = "") -> None:
     """
     Write a file completely or not at all: to a temporary name, flushed to the disk, then renamed.
 
     Args:
-        content: tensors and plain containers.
         path: destination; what it holds stays until the new content is complete.
+        write: writes the content to an open file.
+        option: what the user may change to write elsewhere, for the message.
+        part: of the temporary name, different for writers that may come at the same time.
 
     Raises:
         InputError: when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{part}.part")
     try:
         with temporary.open("wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error}); the previous one is kept: free or change output_dir"
-        ) from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "the previous one is kept" if path.exists() else "nothing was written"
+        raise InputError(f"{path} cannot be written ({error}); {kept}: free or change {option}") from error
+
+
+def save_atomically(content: Any, path: Path, option: str = "output_dir", part: str = "") -> None:
+    """Write tensors and plain containers, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: torch.save(content, file), option, part)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_file(path: str | Path) -> Any:
@@ -141,7 +153,7 @@ def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
                 f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
                 "another --output_dir"
             )
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it
 
 
 class ModelLoader:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def user_message(error: BaseException | None) -> str | None:
     component = ""
     while error is not None:
         if isinstance(error, InputError):
-            return str(error)
+            return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
@@ -137,12 +138,14 @@ def report_input_errors() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("\ninterrupted: what was saved stays; a training goes on with --resume True", file=sys.stderr)
+            kept = str(error) or "what was saved stays; a training goes on with --resume True"
+            print(f"\n{process}interrupted: {kept}", file=sys.stderr)
             return
         message = user_message(error)
         if message is None:
             sys.__excepthook__(kind, error, trace)
         else:
-            print(f"error: {message}", file=sys.stderr)
+            print(f"{process}error: {message}", file=sys.stderr)
 
+    process = f"process {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     sys.excepthook = hook

@@ -102,19 +102,22 @@ class UNetBackbone(nn.Module):
         if image.dim() != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise ValueError(
                 f"the backbone takes {self.in_channels}-channel images of {self.spatial_dims} spatial dimensions, "
-                f"not {tuple(image.shape)}"
+                f"not {list(image.shape)}"
             )
         levels = self.encode(image)
         local = levels[-1]
-        for up, skip in zip(self.ups, reversed(levels[:-1]), strict=True):
-            local = up(local, skip)
+        for index, up in enumerate(self.ups):
+            local = up(local, levels[-2 - index])
         padding = self.padding(image.shape[2:])
         for axis, size in enumerate(image.shape[2:]):
             local = local.narrow(2 + axis, padding[-2 - 2 * axis], size)
         return levels[-1], local
 
-    def padding(self, size: Sequence[int]) -> list[int]:
+    def padding(self, size: list[int]) -> list[int]:
         """Zeros before and after each axis, last axis first (as ``torch.nn.functional.pad`` takes them)."""
-        multiple = 2 ** len(self.downs)
-        missing = [-n % multiple for n in reversed(size)]
-        return [half for n in missing for half in (n // 2, n - n // 2)]
+        multiple = 1 << len(self.downs)  # a power would be a float in TorchScript
+        zeros: list[int] = []
+        for n in size[::-1]:
+            missing = -n % multiple
+            zeros += [missing // 2, missing - missing // 2]
+        return zeros

@@ -14,17 +14,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 
+from .checkpoints import load_file, save_atomically
 from .errors import InputError, check_numbers
-from .scans import file_stamp
+from .scans import check_scan, file_stamp
 
 
 def split_subjects(
@@ -93,6 +99,24 @@ def scale_intensity(
     )
 
 
+class DiskCache(PersistentDataset):
+    """
+    ``PersistentDataset`` whose files are written completely or not at all; one that cannot be read is made anew.
+    MONAI's come by way of another folder, from where a move may be cut short, and end the training when they were.
+    """
+
+    def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
+        name = self.hash_func(item_transformed).decode() + self.transform_hash
+        path = Path(str(self.cache_dir)) / f"{name}.pt"
+        if path.is_file():
+            with suppress(InputError):
+                return load_file(path)
+        prepared = self._pre_transform(deepcopy(item_transformed))
+        content = convert_to_tensor(prepared, convert_numeric=False, track_meta=False)
+        save_atomically(content, path, option="cache_dir", part=f".{os.getpid()}")
+        return content
+
+
 def cached_dataset(
     data: Sequence[Mapping[str, Any]],
     transform: Callable,
@@ -112,11 +136,41 @@ def cached_dataset(
         workers: threads that fill the memory cache.
 
     Returns:
-        ``CacheDataset`` or ``PersistentDataset``.
+        ``CacheDataset`` or :class:`DiskCache`.
+
+    Raises:
+        InputError: naming a file that cannot be read any more.
     """
-    if cache_dir:
-        stamped = [
-            {**item, "stamp": [file_stamp(item[key]) for key in ("image", "label") if key in item]} for item in data
-        ]
-        return PersistentDataset(stamped, transform, cache_dir=cache_dir, hash_transform=pickle_hashing)
-    return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=workers)
+    try:
+        if cache_dir:
+            stamped = [
+                {**item, "stamp": [file_stamp(item[key]) for key in ("image", "label") if key in item]} for item in data
+            ]
+            return DiskCache(stamped, transform, cache_dir=cache_dir, hash_transform=pickle_hashing)
+        return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=workers)
+    except Exception as error:
+        blame_file(data, error)
+        raise
+
+
+def prepared(scans: Any, index: int) -> Any:
+    """
+    An item of a data set of :func:`cached_dataset`, which may have to be read.
+
+    Raises:
+        InputError: naming a file that cannot be read any more.
+    """
+    try:
+        return scans[index]
+    except Exception as error:
+        blame_file(scans.data[index : index + 1], error)
+        raise
+
+
+def blame_file(items: Sequence[Mapping[str, Any]], error: Exception) -> None:
+    """Say which file has gone, or gone bad, since it was checked, if that is why reading failed."""
+    for item in items:
+        for key in ("image", "label"):
+            problem = check_scan(item[key], constant=True) if isinstance(item.get(key), str) else None
+            if problem is not None:
+                raise InputError(f"{item[key]} {problem.split(';')[0]}; it was fine when training began") from error

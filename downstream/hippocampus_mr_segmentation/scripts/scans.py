@@ -35,7 +35,7 @@ from .layouts import laid_out_images, listed_images
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 # Some public files (CANDI's) store rotations rounded a little beyond unit length, which nibabel refuses by default.
-nib.Nifti1Header.quaternion_threshold = 10 * float(np.finfo(np.float32).eps)
+nib.Nifti1Header.quaternion_threshold = 10 * np.finfo(np.float32).eps
 
 SubjectKey = str | Callable[[str], Any] | None
 

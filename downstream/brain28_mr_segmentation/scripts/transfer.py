@@ -1,0 +1,113 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From pre-training to a task: a backbone with one layer on it, and weights that are loaded completely or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from monai.networks.layers import Conv
+from torch import nn
+
+from .backbone import UNetBackbone
+from .checkpoints import load_file, load_weights
+from .errors import InputError
+
+MODES = ("finetune", "linear", "scratch")
+
+
+class TaskNetwork(nn.Module):
+    """
+    A backbone and one layer on its features.
+
+    Args:
+        backbone: image to (f^g, f^l).
+        head: the layer.
+        linear: train the layer alone, on frozen features.
+    """
+
+    def __init__(self, backbone: UNetBackbone, head: nn.Module, linear: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.linear = backbone, head, linear
+        backbone.requires_grad_(not linear)
+
+
+class SegmentationNetwork(TaskNetwork):
+    """
+    A backbone and one 1x1x1 convolution on its local features f^l (paper, section 4.1).
+
+    Args:
+        backbone: image to (f^g, f^l).
+        num_classes: structures and background.
+        linear: train the convolution alone, on frozen features.
+    """
+
+    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
+        if num_classes < 2:
+            raise InputError(f"a segmentation needs background and at least one structure, not {num_classes} classes")
+        head = Conv[Conv.CONV, backbone.spatial_dims](backbone.features[0], num_classes, kernel_size=1)
+        super().__init__(backbone, head, linear)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            logits ``(B, num_classes, D, H, W)``.
+        """
+        return self.head(self.backbone(image)[1])
+
+
+def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The backbone's part of whatever holds one.
+
+    Args:
+        content: a state dictionary of a GVSL network, of a child's network or of a backbone alone, or a
+            ``checkpoint.pt``.
+        source: where it comes from, for the message.
+
+    Returns:
+        the backbone's state dictionary.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
+    weights = content["network"] if "optimizer" in content else content
+    inner = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
+    return inner or dict(weights)
+
+
+def load_pretrained(network: TaskNetwork, mode: str, path: str | None) -> None:
+    """
+    Begin as the mode says, and say with what.
+
+    Args:
+        network: whose backbone is filled.
+        mode: "finetune" or "linear" from pre-trained weights (random ones where there are none), "scratch".
+        path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
+
+    Raises:
+        InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode is one of {', '.join(MODES)}, not '{mode}'")
+    if mode == "scratch" and path:
+        raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
+    if not path:
+        print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
+        return
+    weights = backbone_weights(load_file(path), path)
+    load_weights(network.backbone, weights, path)
+    numbers = sum(value.numel() for value in weights.values())
+    print(f"backbone: {len(weights)} of {len(weights)} tensors ({numbers:,} numbers) from {path}", flush=True)

@@ -1,0 +1,254 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The scans of a folder: found, checked, listed with their subjects."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import ITKReader
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from .errors import InputError
+from .layouts import laid_out_images, listed_images
+
+VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+# Some public files (CANDI's) store rotations rounded a little beyond unit length, which nibabel refuses by default.
+nib.Nifti1Header.quaternion_threshold = 10 * np.finfo(np.float32).eps
+
+SubjectKey = str | Callable[[str], Any] | None
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Volume files, and folders that hold a DICOM series, in alphabetical order."""
+    found: list[Path] = []
+    seen: set[str] = set()  # links may lead back
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+        volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
+        found += volumes
+        if not volumes and any(_is_dicom(path) for path in files):
+            found.append(Path(root))
+    return sorted(found)
+
+
+def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
+    name = os.path.relpath(item["image"], folder)
+    if key is None:
+        return name
+    if callable(key):
+        return str(key(name))
+    if key in item:
+        return str(item[key])
+    try:
+        match = re.search(key, name)
+    except (re.error, TypeError) as error:
+        raise InputError(f"subject_key '{key}' is no valid regular expression ({error})") from error
+    if match is None:
+        raise InputError(
+            f"{item['image']}: subject_key '{key}' is neither a column of dataset.json nor a regular expression "
+            "found in this path"
+        )
+    return match.group(1) if match.groups() else match.group(0)
+
+
+class _SeriesReader(ITKReader):
+    """Tells how uneven slices lie, in slices: ITK drops unreadable ones and stretches the rest over the gap."""
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        array, meta = super().get_data(img)
+        deviation = dict(img).get("ITK_non_uniform_sampling_deviation", 0)
+        return array, {**meta, "gap": deviation / list(img.GetSpacing())[-1]}
+
+
+@cache
+def _loader(series: bool) -> LoadImage:
+    return LoadImage(reader=_SeriesReader if series else None, image_only=True, ensure_channel_first=True)
+
+
+def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
+    """
+    What makes a scan unusable.
+
+    Args:
+        path: a volume file or the folder of a DICOM series.
+        spatial_dims: 2 or 3.
+        min_size: voxels that each axis must have.
+        constant: accept an image that is the same everywhere (an empty label map).
+
+    Returns:
+        the problem and its remedy; None for a usable scan.
+    """
+    if not os.path.exists(path):
+        return "does not exist; correct dataset.json"
+    try:
+        scan = _loader(os.path.isdir(path))(path)
+        image, affine = np.asarray(scan), np.asarray(scan.affine)
+    except Exception as error:  # a damaged file may raise anything, from any reader
+        reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
+        return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
+    if scan.meta.get("gap", 0) > 0.5:
+        return "lacks slices: some are missing or damaged; copy the series anew or remove it"
+    channels, size = image.shape[0], image.shape[1:]
+    if channels != 1:
+        return f"holds {channels} volumes or colours; store one scan a file"
+    if len(size) != spatial_dims or min(size) < min_size:
+        shown = " x ".join(str(n) for n in size)
+        return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
+    if not np.isfinite(image).all():
+        return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
+    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        return "has no valid orientation and spacing (its affine matrix is singular); correct the header"
+    if not constant and image.min() == image.max():
+        return f"is constant (every voxel is {image.flat[0]:g}); remove it"
+    return None
+
+
+def file_stamp(path: str) -> list[int]:
+    """Size and time of the last change of a file, or of all files of a folder."""
+    states = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
+    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
+
+
+def _check_all(
+    paths: Sequence[str], spatial_dims: int, min_size: int, record: Path | None, workers: int
+) -> dict[str, str]:
+    """Problems by path. What was found good is remembered in ``record`` by path, size and time of change."""
+    known: dict[str, list] = {}
+    if record is not None and record.is_file():
+        with suppress(ValueError):  # a record cut short by a crash is made anew
+            known = json.loads(record.read_text(encoding="utf-8"))
+
+    def stamp(path: str) -> list[int]:
+        return [*file_stamp(path), spatial_dims, min_size]
+
+    unknown = [path for path in paths if not os.path.exists(path) or known.get(path) != stamp(path)]
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda path: check_scan(path, spatial_dims, min_size), unknown)
+        found = dict(zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True))
+    problems = {path: problem for path, problem in found.items() if problem is not None}
+    if record is not None:
+        good = {path: stamp(path) for path in paths if path not in problems}
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(good, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cache_dir {record.parent} cannot be written ({error.strerror}): pass another --cache_dir"
+            ) from error
+    return problems
+
+
+def find_scans(
+    dataset_dir: str,
+    subject_key: SubjectKey = None,
+    skip_bad: bool = False,
+    spatial_dims: int = 3,
+    min_size: int = 4,
+    cache_dir: str | None = None,
+    workers: int = 2,
+    min_subjects: int = 2,
+    layout: Mapping[str, Any] | None = None,
+    labelled: bool = False,
+) -> list[dict[str, Any]]:
+    """
+    The usable scans of a folder. With a layout the files it names; with a ``dataset.json`` (Medical Segmentation
+    Decathlon) its ``training`` images; else every NIfTI, NRRD and MetaImage file and every DICOM series (one folder
+    each) below the folder.
+
+    Args:
+        dataset_dir: the folder.
+        subject_key: what tells subjects apart: a column of dataset.json, a regular expression searched in the path
+            relative to the folder (its first group, or the whole match), or a function of that path; None takes every
+            scan for a subject of its own.
+        skip_bad: leave unusable scans out instead of refusing.
+        spatial_dims: 2 or 3.
+        min_size: voxels that each axis of a scan must have.
+        cache_dir: where to remember which scans were found good; None checks all of them each time.
+        workers: threads that read scans.
+        min_subjects: how many subjects there must be.
+        layout: how the data set lies on disk, see :mod:`scripts.layouts`; None or {} for none.
+        labelled: leave out the images that have no label by design, as the layout says.
+
+    Returns:
+        dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one
+        that exists; ``missing_label`` where the layout names one that does not.
+
+    Raises:
+        InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise InputError(
+            f"dataset_dir {folder} does not exist or is not a folder: pass --dataset_dir <folder of scans>"
+        )
+    if layout:
+        items = laid_out_images(folder, layout, labelled)
+        for item in items:
+            if "label" in item and not os.path.isfile(item["label"]):
+                item["missing_label"] = item.pop("label")
+    elif (folder / "dataset.json").is_file():
+        items = listed_images(folder)
+    else:
+        items = [{"image": str(path)} for path in _walk(folder)]
+    if not items:
+        raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
+    record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
+    problems = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
+    if problems:
+        lines = [f"{path} {problem}" for path, problem in problems.items()]
+        if not skip_bad:
+            raise InputError(
+                "\n  ".join(
+                    [f"{len(lines)} of {len(items)} scans cannot be used (--skip_bad True leaves them out):", *lines]
+                )
+            )
+        print("\n  ".join([f"left out {len(lines)} of {len(items)} scans:", *lines]), flush=True)
+    usable = [item for item in items if item["image"] not in problems]
+    scans = [
+        {key: item[key] for key in ("image", "label", "missing_label") if key in item}
+        | {"subject": _subject(item, folder, subject_key)}
+        for item in usable
+    ]
+    subjects = {scan["subject"] for scan in scans}
+    if len(subjects) < min_subjects:
+        raise InputError(
+            f"dataset_dir {folder} holds {len(scans)} usable scan(s) of {len(subjects)} subject(s); "
+            f"{min_subjects} subjects or more are needed"
+        )
+    return scans

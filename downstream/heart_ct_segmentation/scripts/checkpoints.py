@@ -1,0 +1,188 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Saving and loading: atomic, tensors and plain containers only, complete or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+
+from .errors import InputError
+
+CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str = "output_dir", part: str = "") -> None:
+    """
+    Write a file completely or not at all: to a temporary name, flushed to the disk, then renamed.
+
+    Args:
+        path: destination; what it holds stays until the new content is complete.
+        write: writes the content to an open file.
+        option: what the user may change to write elsewhere, for the message.
+        part: of the temporary name, different for writers that may come at the same time.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}{part}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "the previous one is kept" if path.exists() else "nothing was written"
+        raise InputError(f"{path} cannot be written ({error}); {kept}: free or change {option}") from error
+
+
+def save_atomically(content: Any, path: Path, option: str = "output_dir", part: str = "") -> None:
+    """Write tensors and plain containers, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: torch.save(content, file), option, part)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, see :func:`write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def load_file(path: str | Path) -> Any:
+    """
+    Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
+
+    Raises:
+        InputError: when it is missing, damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except Exception as error:  # damaged pickles raise anything
+        raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """
+    Load weights that must cover a module exactly.
+
+    Args:
+        module: to be filled.
+        weights: state dictionary.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
+    """
+    wanted = module.state_dict()
+    problems = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [n for n in wanted if n in weights and weights[n].shape != wanted[n].shape],
+    }
+    if any(problems.values()):
+        shown = "; ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in problems.items() if names)
+        raise InputError(
+            f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
+        )
+    module.load_state_dict(weights)
+
+
+def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
+    """
+    Make the output folders, before anything expensive starts.
+
+    Args:
+        output_dir: folder of the run.
+        resume: whether a run found there is to go on.
+        ckpt_dir: folder of the checkpoints, where it is another one.
+
+    Raises:
+        InputError: when a folder cannot be written, or holds a run that would be overwritten.
+    """
+    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write_test"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another rank may have been faster
+        except OSError as error:
+            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
+        if (folder / CHECKPOINT).exists() and not resume:
+            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
+
+
+def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
+    """
+    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
+
+    Args:
+        output_dir: folder of the run.
+        settings: plain values by config id.
+
+    Raises:
+        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
+    """
+    path = Path(output_dir) / "settings.json"
+    text = json.dumps(dict(settings), indent=4) + "\n"
+    before: dict[str, Any] = {}
+    if path.is_file() and (path.parent / CHECKPOINT).is_file():
+        with suppress(ValueError):  # damaged: written anew
+            before = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(text).items():
+        if before.get(name, value) != value:
+            raise InputError(
+                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
+                "another --output_dir"
+            )
+    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it
+
+
+class ModelLoader:
+    """
+    Fills a network with the weights of a ``model.pt``, exactly or not at all.
+
+    Args:
+        network: to be filled.
+        path: a plain state dictionary, or a ``checkpoint.pt``.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+
+    def __call__(self, engine: Any = None) -> None:
+        """Load; the engine, given by MONAI's habit, is not needed."""
+        if not Path(self.path).is_file():
+            raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
+        content = load_file(self.path)
+        load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
+
+
+def start_from(network: nn.Module, path: str | None) -> None:
+    """
+    Begin with the weights of an earlier run.
+
+    Args:
+        network: to be filled.
+        path: a ``model.pt`` or ``checkpoint.pt``; None begins at random.
+    """
+    if path:
+        ModelLoader(network, path)()

@@ -1,0 +1,151 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Mistakes of the user, reported in one line."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+
+class InputError(ValueError):
+    """What was given cannot be used: the message names the culprit and the remedy, in one line per culprit."""
+
+
+def user_message(error: BaseException | None) -> str | None:
+    """
+    The line to show for an error that the user can mend, or None for a programming error.
+
+    MONAI wraps whatever a component raises in a ``RuntimeError``, so the chain of causes is searched.
+
+    Args:
+        error: an exception, with its ``__cause__`` and ``__context__``.
+
+    Returns:
+        the message of the first :class:`InputError` of the chain; a line about the option for a component that was
+        given an argument it does not have; None otherwise.
+    """
+    component = ""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
+        wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
+        component = wrapped.group(1) if wrapped else component
+        option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if component and isinstance(error, TypeError) and option:
+            return (
+                f"{component} has no option '{option.group(1)}': correct the name in the config or on the command line"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def check_numbers(values: Mapping[str, Any], lowest: float = 0, whole: bool = False, count: int | None = None) -> None:
+    """
+    Refuse settings that are not the numbers they should be.
+
+    Args:
+        values: settings by id.
+        lowest: smallest number allowed.
+        whole: whole numbers only.
+        count: None for a single number; else a list of so many, 0 for a list of any length.
+
+    Raises:
+        InputError: naming the first setting that does not fit.
+    """
+    kind = "whole number" if whole else "number"
+    wanted = f"a {kind}" if count is None else f"a list of {kind}s" if count == 0 else f"{count} {kind}s"
+    for name, value in values.items():
+        numbers = [value] if count is None else value
+        fits = isinstance(numbers, list | tuple) and (not count or len(numbers) == count)
+        for number in numbers if fits else ():
+            right_kind = isinstance(number, int if whole else int | float) and not isinstance(number, bool)
+            fits = fits and right_kind and lowest <= number < math.inf
+        if not fits:
+            bound = "" if lowest == -math.inf else f" of {lowest:g} or more"
+            raise InputError(f"{name} must be {wanted}{bound}, not {value!r}: pass --{name} accordingly")
+
+
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """
+    Refuse switches that are no booleans: on the command line ``false`` is a word, and any word would switch on.
+
+    Args:
+        flags: settings by id.
+
+    Raises:
+        InputError: naming the first one that is not True or False.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be True or False, not {value!r}: write --{name} {str(value).capitalize()}")
+
+
+def check_orientation(orientation: str) -> None:
+    """
+    Refuse axis codes that name no orientation.
+
+    Args:
+        orientation: a letter for each axis: R or L, A or P, S or I, each pair once, as "RAS".
+
+    Raises:
+        InputError: for anything else.
+    """
+    pairs = [next((pair for pair in ("RL", "AP", "SI") if letter in pair), None) for letter in str(orientation)]
+    if len(pairs) != 3 or set(pairs) != {"RL", "AP", "SI"}:
+        raise InputError(f"orientation must have one letter each of R/L, A/P and S/I, as in RAS, not {orientation!r}")
+
+
+def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad: bool) -> None:
+    """
+    List what cannot be used: as an error, or with ``skip_bad`` on the screen.
+
+    Args:
+        problems: a line for each unusable item.
+        total: how many items there are.
+        what: they are, in the plural.
+        skip_bad: go on without the unusable ones, as long as one remains.
+
+    Raises:
+        InputError: listing them.
+    """
+    if not problems:
+        return
+    if not skip_bad or len(problems) == total:
+        head = f"{len(problems)} of {total} {what} cannot be used (--skip_bad True leaves them out):"
+        raise InputError("\n  ".join([head, *problems]))
+    print("\n  ".join([f"left out {len(problems)} of {total} {what}:", *problems]), flush=True)
+
+
+def report_input_errors() -> None:
+    """
+    Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            kept = str(error) or "what was saved stays; a training goes on with --resume True"
+            print(f"\n{process}interrupted: {kept}", file=sys.stderr)
+            return
+        message = user_message(error)
+        if message is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"{process}error: {message}", file=sys.stderr)
+
+    process = f"process {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    sys.excepthook = hook
