@@ -16,7 +16,7 @@ PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 
-.PHONY: help setup phantoms pretrain report child zoo test test-monailabel lint format clean
+.PHONY: help setup phantoms pretrain report child zoo evidence test test-monailabel test-zoo lint format clean
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -61,6 +61,10 @@ child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.j
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
 	$(PY) tools/make_zoo.py $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folder of the sets> OUT=<folder> ARGS='--arms ...'
+	$(if $(DATA),,$(error make evidence needs DATA=<the folder that holds the sets>))
+	$(PY) benchmarks/run_evidence.py --data "$(DATA)" --out "$(or $(OUT),runs/evidence)" $(ARGS)
+
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
 
@@ -76,11 +80,15 @@ $(LABEL_VENV)/.ready: constraints-monailabel.txt tests/monailabel/requirements.t
 		monailabel itk-core itk-numerics itk-io
 	touch $@
 
+test-zoo: $(READY)  ## run the tests of the packages in environments that hold nothing but what a package lists
+	OMP_NUM_THREADS=1 GVSL_FRESH=1 $(PY) -m pytest -q tests/integration/test_zoo_package.py $(ARGS)
+
 lint: $(READY)  ## check style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy bundle/scripts
 	$(PY) -m mypy tools
+	$(PY) -m mypy benchmarks
 
 format: $(READY)  ## format the code
 	$(PY) -m ruff check --fix-only .
