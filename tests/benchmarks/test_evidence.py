@@ -340,7 +340,7 @@ def quick(repository, cohort, tmp_path_factory):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             check=False,
         )
 

@@ -30,6 +30,7 @@ from scripts.networks import GVSL
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
+SETTINGS["matching_head"] = "convolution"
 HEART = (205, 420, 500, 550, 600, 820, 850)
 
 
@@ -264,10 +265,12 @@ def test_scans_that_do_not_meet_are_refused():
 
 
 def test_configurations_agree():
-    """What training, inference and evaluation share is the same in all three."""
-    train, inference, evaluate = (
-        json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "inference", "evaluate")
+    """What inference and evaluation share with the training of the shipped model is the same in all three."""
+    train, shipped, inference, evaluate = (
+        json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
+        for name in ("train", "ixi_brain", "inference", "evaluate")
     )
+    train |= {name: value for name, value in shipped.items() if name in train["settings"]}
     for name in (*train["settings"], "memory_format", "device"):
         assert train[name] == inference[name] == evaluate[name], name
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
