@@ -22,6 +22,7 @@ from .choices import Choices
 
 HERE = Path(__file__).parent
 PARENT = HERE.parents[1] / "bundle" / "configs" / "metadata.json"
+VERSIONS = ("monai_version", "pytorch_version", "numpy_version", "supported_versions", "required_packages_version")
 
 
 def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +45,7 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
         "schema": parent["schema"],
         "version": card.get("version", "0.1.0"),
         "changelog": card.get("changelog", {"0.1.0": "made from the data set's description"}),
-        **{key: parent[key] for key in ("monai_version", "pytorch_version", "numpy_version")},
-        "required_packages_version": parent["required_packages_version"],
+        **{key: parent[key] for key in VERSIONS},
         "name": choices.name,
         "task": f"{choices.task.capitalize()} in {choices.modality}: {', '.join(names)}",
         "description": f"{about(choices)}. A U-Net of geometric visual similarity learning (GVSL), {origin}.",

@@ -85,7 +85,7 @@ class UNetBackbone(nn.Module):
         Returns:
             the levels' features, from full size (padded) down to the bottleneck f^g.
         """
-        levels = [self.stem(functional.pad(image, self.padding(image.shape[2:])))]
+        levels = [self.stem(functional.pad(image, self.padding(list(image.shape[2:]))))]
         for down in self.downs:
             levels.append(down(levels[-1]))
         return levels
@@ -108,7 +108,7 @@ class UNetBackbone(nn.Module):
         local = levels[-1]
         for index, up in enumerate(self.ups):
             local = up(local, levels[-2 - index])
-        padding = self.padding(image.shape[2:])
+        padding = self.padding(list(image.shape[2:]))
         for axis, size in enumerate(image.shape[2:]):
             local = local.narrow(2 + axis, padding[-2 - 2 * axis], size)
         return levels[-1], local
