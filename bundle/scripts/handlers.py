@@ -140,7 +140,8 @@ class History:
         path = self.folder / "history.csv"
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def epoch_completed(self, engine: SupervisedTrainer) -> None:
         validated = engine.state.epoch % self.interval == 0
