@@ -1,0 +1,73 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The versions that a bundle supports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import monai
+import pytest
+import torch
+from scripts.errors import InputError
+from scripts.versions import check_versions, refuse_unsupported
+
+RANGES = {"supported_versions": {"monai": ">=1.6.1,<1.7", "torch": ">=2.8"}}
+
+
+@pytest.mark.parametrize(
+    ("monai_version", "torch_version"),
+    [("1.6.1", "2.13.0+cpu"), ("1.6.9", "2.8.0"), ("1.6.2rc1", "3.0.0a0+git123"), ("0+unknown", "2.9.1+cu128")],
+)
+def test_newer_patches_and_local_builds_may_run(
+    monai_version: str, torch_version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monai, "__version__", monai_version)
+    monkeypatch.setattr(torch, "__version__", torch_version)
+    refuse_unsupported(RANGES, "metadata.json")
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        (monai, "1.5.0", "monai 1.5.0 is in use, but metadata.json supports >=1.6.1,<1.7: pip install 'monai>=1.6.1"),
+        (monai, "1.6.0", "monai 1.6.0 is in use"),
+        (monai, "1.7.0", "monai 1.7.0 is in use"),
+        (
+            torch,
+            "2.7.1+cu126",
+            "torch 2.7.1+cu126 is in use, but metadata.json supports >=2.8: pip install 'torch>=2.8'",
+        ),
+    ],
+)
+def test_others_are_refused(package: object, version: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "__version__", version)
+    with pytest.raises(InputError) as caught:
+        refuse_unsupported(RANGES, "metadata.json")
+    assert message in str(caught.value)
+
+
+def test_ranges_are_read_from_the_bundle(tmp_path: Path, repository: Path) -> None:
+    check_versions(str(repository / "bundle"))
+    with pytest.raises(InputError, match=r"metadata.json cannot be read \(No such file.*--bundle_root"):
+        check_versions(str(tmp_path))
+    path = tmp_path / "configs" / "metadata.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(InputError, match="is not valid JSON"):
+        check_versions(str(tmp_path))
+    path.write_text(json.dumps({"supported_versions": {"torch": "<1"}}))
+    with pytest.raises(InputError, match="pip install 'torch<1'"):
+        check_versions(str(tmp_path))
+    path.write_text("{}")
+    check_versions(str(tmp_path))
