@@ -24,7 +24,6 @@ from packaging.specifiers import SpecifierSet
 
 from .errors import InputError
 
-
 METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
 
