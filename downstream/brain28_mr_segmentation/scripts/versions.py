@@ -24,27 +24,21 @@ from packaging.specifiers import SpecifierSet
 
 from .errors import InputError
 
+METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
-def check_versions(bundle_root: str) -> None:
+
+def check_versions() -> None:
     """
-    Refuse to run with packages that the bundle does not support, before anything else goes wrong because of them.
-
-    Args:
-        bundle_root: folder of the bundle; ``supported_versions`` of its metadata holds a range by package.
+    Refuse to run with packages that this bundle does not support, before anything else goes wrong because of them.
 
     Raises:
-        InputError: when the metadata cannot be read, or see :func:`refuse_unsupported`.
+        InputError: when the bundle's metadata cannot be read, or see :func:`refuse_unsupported`.
     """
-    path = Path(bundle_root) / "configs" / "metadata.json"
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): pass the bundle's folder as --bundle_root"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): take it from the release again") from error
-    refuse_unsupported(metadata, path)
+        metadata = json.loads(METADATA.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{METADATA} cannot be read ({error}): take it from the release again") from error
+    refuse_unsupported(metadata, METADATA)
 
 
 def refuse_unsupported(metadata: Mapping[str, Any], source: str | Path) -> None:
@@ -52,7 +46,7 @@ def refuse_unsupported(metadata: Mapping[str, Any], source: str | Path) -> None:
     Compare the packages in use with the ranges of a bundle's metadata.
 
     Args:
-        metadata: of a bundle.
+        metadata: of a bundle; ``supported_versions`` holds a range by package.
         source: where it comes from, for the message.
 
     Raises:
