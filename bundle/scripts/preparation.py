@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ from .scans import check_scan
 WRITERS = {".nii": NibabelWriter, ".nii.gz": NibabelWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
 RECORD = "prepared.json"
 Step = Callable[[MetaTensor, MetaTensor | None], tuple[MetaTensor, MetaTensor | None]]
+
+
+@cache
+def _loader() -> LoadImage:
+    return LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
 
 
 def write_image(image: MetaTensor, path: Path) -> None:
@@ -82,7 +88,7 @@ def prepare_case(case: Mapping[str, str], targets: Mapping[str, str], step: Step
     problem = check_scan(case["image"])
     if problem:
         return problem
-    load = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
+    load = _loader()
     image, label = load(case["image"]), None
     if "label" in case:
         if not os.path.isfile(case["label"]):
