@@ -124,10 +124,13 @@ def check_torchscript(out: Path) -> None:
 
 
 def check_load(bundle: Path) -> None:
-    """``monai.bundle.load`` gives the network with its weights."""
-    network = load(bundle.name, bundle_dir=str(bundle.parent), workflow_type="inference", device="cpu")
-    for name, value in torch.load("models/model.pt", weights_only=True).items():
-        assert torch.equal(network.state_dict()[name], value), name
+    """``monai.bundle.load`` gives the network with its weights, by either configuration and without any data."""
+    weights = torch.load("models/model.pt", weights_only=True)
+    for kind in ("train", "inference"):
+        network = load(bundle.name, bundle_dir=str(bundle.parent), workflow_type=kind, device="cpu")
+        assert network.state_dict().keys() == weights.keys()
+        for name, value in weights.items():
+            assert torch.equal(network.state_dict()[name], value), name
 
 
 def run(name: str, **settings: Any) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,10 @@ class Kind:
 
 
 @pytest.fixture(params=["pretraining", "segmentation", "classification"])
-def kind(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) -> Iterator[Kind]:
-    """The parent, and a child of each task, each stood in."""
+def kind(
+    request: pytest.FixtureRequest, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Kind]:
+    """The parent, and a child of each task; none of their code is on the path yet."""
     task = request.param
     sites = [write_site(tmp_path / f"site_{site}", site) for site in range(2)]
     if task == "pretraining":
@@ -82,7 +85,8 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) -> It
         arguments = [str(sites[0]), name, "--out", str(tmp_path), "--features", "4", "8", *options]
         assert make_child.main(arguments) == 0
         made = Kind(tmp_path / name, sites, {"segmentation": "val_dice", "classification": "val_auc"}[task])
-    with zoo_checks.standing_in(made.bundle):
+    with zoo_checks.standing_in(tmp_path):
+        monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "scripts").is_dir()])
         yield made
 
 
@@ -97,9 +101,14 @@ def same(first: Weights, second: Weights) -> bool:
 
 def test_two_clients_train_exchange_and_evaluate(kind: Kind, tmp_path: Path) -> None:
     clients = []
-    known = zoo_checks.config("train").config
+    known = json.loads((kind.bundle / "configs" / "train.json").read_text())
     for number, site in enumerate(kind.sites):
-        common = {"dataset_dir": str(site), "output_dir": str(tmp_path / f"out_{number}"), **kind.settings}
+        common = {
+            "bundle_root": str(kind.bundle),
+            "dataset_dir": str(site),
+            "output_dir": str(tmp_path / f"out_{number}"),
+            **kind.settings,
+        }
         train = {**common, "ckpt_dir": str(tmp_path / f"out_{number}")}
         train |= {key: value for key, value in TINY.items() if key in known}
         evaluate = {**common, "load_pretrain": False}

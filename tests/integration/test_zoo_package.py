@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import venv
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,6 +132,22 @@ def test_every_bundle_is_what_the_tools_expect(name: str, downloaded: dict[str, 
             zoo_checks.check_properties(tmp_path)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_import_is_of_a_listed_package(name: str, downloaded: dict[str, Path]) -> None:
+    metadata = json.loads((downloaded[name] / "configs" / "metadata.json").read_text())
+    listed = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
+    providers = packages_distributions()
+    for path in (downloaded[name] / "scripts").glob("*.py"):
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        for node in imports:
+            whole = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            for module in whole if getattr(node, "level", 0) == 0 else []:
+                top = module.partition(".")[0]
+                assert top in sys.stdlib_module_names or listed & set(providers[top]), f"{path.name} imports {module}"
+
+
 @pytest.mark.parametrize("name", THOROUGHLY)
 def test_exports_loads_trains_and_infers(
     name: str, downloaded: dict[str, Path], data: dict[str, Path], tmp_path: Path
@@ -175,6 +193,19 @@ def test_commands_as_typed(dist: Path, url: str, tmp_path: Path) -> None:
     command(tmp_path / PARENT, "verify_metadata", *meta, "--filepath", str(SCHEMA))
     network = ["--net_id", "network_def", *meta, "--config_file", "configs/inference.json"]
     command(tmp_path / PARENT, "verify_net_in_out", *network)
+
+
+def test_a_bundle_for_another_torch_says_so(downloaded: dict[str, Path], tmp_path: Path) -> None:
+    bundle = shutil.copytree(downloaded[PARENT], tmp_path / PARENT)
+    path = bundle / "configs" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"supported_versions": {"torch": ">=99"}}))
+    line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
+    done = subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: torch {torch.__version__} is in use")
+    assert "pip install 'torch>=99'" in last
 
 
 class Hub:
