@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 
@@ -134,3 +135,27 @@ class TestPaper:
         scaling = next(step for step in prepare.transforms if type(step).__name__.startswith("ScaleIntensity"))
         scaled = scaling({"image": torch.tensor([[-1024.0, 0.0, 1024.0, 2048.0]])})["image"]
         assert scaled.tolist() == [[0, 0.5, 1, 1]]
+
+
+class TestShippedWeights:
+    """models/model.pt is what the model card says, and what inference and evaluation load."""
+
+    def test_fill_the_network(self, repository, tmp_path):
+        """All tensors and no other, by the loader that both configurations use; the network restores a scan."""
+        bundle = repository / "bundle"
+        for name in ("inference", "evaluate"):
+            parser = ConfigParser()
+            parser.read_config(str(bundle / "configs" / f"{name}.json"))
+            parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
+            network = parser.get_parsed_content("network")
+            before = [weight.clone() for weight in network.parameters()]
+            parser.get_parsed_content("checkpointloader")(None)
+            assert all(not torch.equal(new, old) for new, old in zip(network.parameters(), before, strict=True))
+        restored = network.eval()(torch.rand(1, 1, 16, 24, 16))
+        assert restored.shape == (1, 1, 16, 24, 16)
+
+    def test_card(self, repository):
+        weights = (repository / "bundle" / "models" / "model.pt").read_bytes()
+        assert len(weights) < 25e6
+        card = (repository / "bundle" / "docs" / "README.md").read_text(encoding="utf-8")
+        assert hashlib.sha256(weights).hexdigest() in card
