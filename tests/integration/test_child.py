@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -210,6 +211,14 @@ def test_committed_children_are_what_the_tool_makes(name, tmp_path, request):
 
 def test_all_committed_children_are_there():
     assert {folder.name for folder in DOWNSTREAM.glob("*/")} == set(COMMITTED)
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_the_model_card_is_that_of_the_weights(name):
+    card = json.loads((make_child.CHILD / "cards" / f"{name}.json").read_text(encoding="utf-8"))
+    assert card["sha256"] == hashlib.sha256((DOWNSTREAM / name / "models" / "model.pt").read_bytes()).hexdigest()
+    assert card["sha256"] in (DOWNSTREAM / name / "docs" / "README.md").read_text(encoding="utf-8")
+    assert card["trained"] == ("training" in COMMITTED[name])
 
 
 def test_the_start_is_the_pretrained_backbone_under_a_new_layer(dataset, tmp_path):

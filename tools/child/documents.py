@@ -118,7 +118,8 @@ def performance(choices: Choices, card: Mapping[str, Any]) -> str:
     if not card["trained"]:
         return (
             "**Not trained for this task**, whose data were not at hand: `models/model.pt` is a start for fine-tuning, "
-            f"the pre-trained backbone of this repository under an untrained last layer.\n\n{made}"
+            "the backbone of the parent bundle (`gvsl_ct_mr_pretraining`, whose model card says what it has seen) under an "
+            f"untrained last layer. Whether it helps here was not measured.\n\n{made}"
         )
     columns = list(next(iter(card["results"].values())))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
