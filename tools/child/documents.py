@@ -118,7 +118,7 @@ def performance(choices: Choices, card: Mapping[str, Any]) -> str:
     if not card["trained"]:
         return (
             "**Not trained for this task**, whose data were not at hand: `models/model.pt` is a start for fine-tuning, "
-            "the backbone of the parent bundle (`gvsl_ct_mr_pretraining`, whose model card says what it has seen) under an "
+            "the backbone of the parent bundle (`gvsl_ct_mr_pretraining`, whose model card says what it saw) under an "
             f"untrained last layer. Whether it helps here was not measured.\n\n{made}"
         )
     columns = list(next(iter(card["results"].values())))
