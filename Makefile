@@ -16,7 +16,7 @@ PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 
-.PHONY: help setup phantoms pretrain report child zoo evidence test test-monailabel test-zoo lint format clean
+.PHONY: help setup phantoms pretrain report child zoo evidence benchmark test test-monailabel test-zoo lint format clean
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -60,6 +60,9 @@ child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.j
 
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
 	$(PY) tools/make_zoo.py $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+benchmark: $(READY)  ## how fast is a step, against the limit and the published one: OUT=<folder> ARGS='--growth'
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) benchmarks/benchmark.py "$(or $(OUT),runs/benchmark)" $(ARGS)
 
 evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folder of the sets> OUT=<folder> ARGS='--arms ...'
 	$(if $(DATA),,$(error make evidence needs DATA=<the folder that holds the sets>))

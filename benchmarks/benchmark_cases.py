@@ -1,0 +1,183 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the benchmark measures: whole steps, parts of them, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from benchmark_restatement import restated_step
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+PAPER_HEADS = {"symmetric": False, "matching_head": "convolution", "affine_relative": False}
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """Time of one call: of this process on a CPU, which others may use too; by the clock on a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        action()
+        torch.cuda.synchronize()
+        return time.perf_counter() - begun
+    begun = time.process_time()
+    action()
+    return time.process_time() - begun
+
+
+def interleaved(actions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median time of each action; they take turns, so that what else the machine does hits all of them."""
+    for action in actions.values():
+        action()
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            times[name].append(seconds(action))
+    return {name: median(values) for name, values in times.items()}
+
+
+def peak_memory(action: Callable[[], Any]) -> int:
+    """Bytes of tensors that an action adds at most to those that were there."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        action()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        action()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
+    total = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()
+        most = max(most, total)
+    return most
+
+
+class Training:
+    """
+    The parts of a training on phantoms, as ``train.json`` makes them.
+
+    Args:
+        data: folder of phantoms.
+        output: folder that is named as the run's; nothing is written.
+        settings: ids of the configuration.
+    """
+
+    def __init__(self, data: Path, output: Path, **settings: Any) -> None:
+        set_determinism(0)
+        parser = ConfigParser()
+        parser.read_config(str(BUNDLE / "configs" / "train.json"))
+        given = {"bundle_root": str(BUNDLE), "dataset_dir": str(data), "output_dir": str(output), "num_workers": 0}
+        parser.update({**given, "intensity": "window", "first_process": False, **settings})
+        self.parser = parser
+        self.network = parser.get_parsed_content("network")
+        self.device = parser.get_parsed_content("device")
+        self.trainer = parser.get_parsed_content("train#trainer")
+        self.loader = parser.get_parsed_content("train#dataloader")
+        self.batches = self._endless()
+        self.batch = next(self.batches)
+        self.draw = 0
+
+    def _endless(self) -> Any:
+        while True:
+            yield from self.loader
+
+    def images(self) -> torch.Tensor:
+        """Both images of a pair as one batch, ``(2 B, 1, D, H, W)``."""
+        return torch.cat([self.batch["image"], self.batch["moving"]]).to(self.device)
+
+    def step(self) -> None:
+        """A whole step: data, augmentation, network, losses, gradients, optimiser."""
+        self.trainer.state.iteration += 1
+        self.trainer._iteration(self.trainer, next(self.batches))
+
+    def backbone(self) -> None:
+        """The limit: forward and backward of the backbone alone."""
+        self.network.zero_grad(set_to_none=True)
+        sum(features.sum() for features in self.network.backbone(self.images())).backward()
+
+    def restatement(self) -> None:
+        """The published step, straightforward, of the pair that the data set draws next."""
+        dataset = self.loader.dataset
+        fixed, moving, seed = dataset.indices(self.draw)
+        self.draw += 1
+        pair = {"fixed": dataset.scans.data[fixed], "moving": dataset.scans.data[moving]}
+        decode = self.parser.get_parsed_content("train#preprocessing")
+        restated_step(self.network, self.trainer.optimizer, decode, pair, seed)
+
+    def match(self) -> None:
+        """A pair matched: as inference does it, without reading and writing."""
+        self.network.eval()
+        with torch.no_grad():
+            self.network(self.batch["image"].to(self.device), self.batch["moving"].to(self.device))
+
+    def passes(self) -> None:
+        """The passes of the backbone alone that a match needs."""
+        with torch.no_grad():
+            self.network.backbone(self.images())
+
+
+def waiting(training: Training, steps: int) -> float:
+    """Share of the time that steps wait for a loader with one worker, after its first steps."""
+    batches = iter(training.loader)
+    waited, begun = 0.0, 0.0
+    for number in range(steps + 3):
+        if number == 3:
+            waited, begun = 0.0, time.perf_counter()
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        training.trainer.state.iteration += 1
+        training.trainer._iteration(training.trainer, batch)
+    return waited / (time.perf_counter() - begun)
+
+
+def measure(
+    data: Path, output: Path, features: Sequence[int], size: int, heads: Mapping[str, Any], repeats: int
+) -> dict[str, float]:
+    """
+    All ratios of one network at one volume size.
+
+    Args:
+        data: folder of phantoms.
+        output: see :class:`Training`.
+        features: channels of the levels.
+        size: edge of the volume, in voxels.
+        heads: settings of the heads.
+        repeats: rounds, whose medians are taken.
+
+    Returns:
+        seconds, bytes and ratios by name.
+    """
+    settings = {"features": list(features), "spatial_size": [size] * 3, "pixdim": [240 / size] * 3, **heads}
+    training = Training(data, output, epoch_length=1000, **settings)
+    actions = {name: getattr(training, name) for name in ("step", "backbone", "match", "passes")}
+    if heads.get("matching_head") == "convolution" and not torch.cuda.is_available():
+        actions["restatement"] = training.restatement
+    result: dict[str, float] = {f"{k}_seconds": v for k, v in interleaved(actions, repeats).items()}
+    result["step_over_backbone"] = result["step_seconds"] / result["backbone_seconds"]
+    result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
+    result["step_bytes"] = peak_memory(training.step)
+    if "restatement" in actions:
+        result["restatement_over_step"] = result["restatement_seconds"] / result["step_seconds"]
+        result["restatement_bytes"] = peak_memory(training.restatement)
+        result["memory_over_restatement"] = result["step_bytes"] / result["restatement_bytes"]
+    loading = Training(data, output, epoch_length=1000, **{**settings, "num_workers": 1})
+    result["loader_wait_share"] = waiting(loading, 2 * repeats)
+    return result

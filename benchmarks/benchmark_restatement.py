@@ -1,0 +1,136 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The published training step, stated in the straightforward way: what this bundle's step is compared with.
+
+The volumes are decoded within the step, the two images go through the backbone one by one, blocks are shuffled and
+boxes filled one at a time, the moving image is interpolated twice, and the correlation is a dense 9x9x9 convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
+from scripts.losses import SmoothnessLoss
+from scripts.networks import GVSL
+from torch.nn import functional
+
+
+def dense_ncc(first: torch.Tensor, second: torch.Tensor, window: int = 9) -> torch.Tensor:
+    """
+    1 - squared local correlation, as published: sums by dense convolutions with ones.
+
+    Args:
+        first: ``(B, 1, D, H, W)``.
+        second: ``(B, 1, D, H, W)``.
+        window: odd edge of the window, in voxels.
+
+    Returns:
+        scalar.
+    """
+    ones = first.new_ones(1, 1, window, window, window)
+
+    def total(image: torch.Tensor) -> torch.Tensor:
+        return functional.conv3d(image, ones, padding=window // 2)
+
+    count = window**3
+    sum_a, sum_b = total(first), total(second)
+    cross = total(first * second) - sum_a * sum_b / count
+    variance_a = total(first * first) - sum_a * sum_a / count
+    variance_b = total(second * second) - sum_b * sum_b / count
+    return 1 - (cross * cross / (variance_a * variance_b + 1e-5)).mean()
+
+
+def spatial_map(size: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    """A random affine and elastic displacement, ``(1, 3, D, H, W)`` in voxels, as strong as the paper states."""
+
+    def draw(count: int, bound: float) -> torch.Tensor:
+        return torch.as_tensor(rng.uniform(-bound, bound, (1, count)), dtype=torch.float32)
+
+    linear = linear_matrix(draw(3, np.pi / 9), 1 + draw(3, 0.25), draw(6, np.pi / 18))
+    affine = affine_about_centre(linear, draw(3, 0.1) * torch.as_tensor(size), size)
+    sigma, magnitude = rng.uniform(10, 13), rng.uniform(0, 512)
+    elastic = [gaussian_filter(rng.uniform(-1, 1, size), sigma) * magnitude for _ in size]
+    return affine_displacement(affine, size) + torch.as_tensor(np.stack(elastic), dtype=torch.float32)[None]
+
+
+def corrupt(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """
+    Appearance transformation block by block.
+
+    Args:
+        image: ``(D, H, W)``, 0..1.
+        rng: draws.
+
+    Returns:
+        of the same shape.
+    """
+    image, size = image.copy(), np.array(image.shape)
+    largest = np.maximum(2, size // 20)
+    for _ in range(int(0.75 * image.size / (np.prod(largest + 2) / 8))):  # as many as cover three quarters
+        edge = rng.integers(2, largest + 1)
+        start = [rng.integers(n - e + 1) for n, e in zip(size, edge, strict=True)]
+        block = tuple(slice(a, a + e) for a, e in zip(start, edge, strict=True))
+        voxels = image[block].flatten()
+        rng.shuffle(voxels)
+        image[block] = voxels.reshape(edge)
+    points = np.vstack([np.zeros(2), rng.random((2, 2)), np.ones(2)])
+    t = np.linspace(0, 1, 1000)[:, None]
+    x, y = (np.hstack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3]) @ points).T
+    image = np.interp(image, x, y)
+    for box in range(30):
+        if box and rng.random() >= 0.95:
+            break
+        edge = rng.integers(size // 10, size // 5 + 1)
+        start = [rng.integers(n - e + 1) for n, e in zip(size, edge, strict=True)]
+        image[tuple(slice(a, a + e) for a, e in zip(start, edge, strict=True))] = rng.random(edge)
+    return image.astype(np.float32)
+
+
+def restated_step(
+    network: GVSL, optimizer: torch.optim.Optimizer, decode: Callable, pair: Mapping[str, Mapping], seed: int
+) -> float:
+    """
+    One step of a batch of one pair.
+
+    Args:
+        network: the same one that the bundle's step trains.
+        optimizer: of its parameters.
+        decode: preparation of a scan, from a dictionary with its path ``image``.
+        pair: the scans ``fixed`` and ``moving``.
+        seed: of the augmentation.
+
+    Returns:
+        the loss.
+    """
+    rng = np.random.default_rng(seed)
+    fixed, moving = (decode({"image": pair[name]["image"]})["image"][None] for name in ("fixed", "moving"))
+    spatial = spatial_map(tuple(fixed.shape[2:]), rng)
+    fixed, moving = (warp(image, spatial, padding_mode="border") for image in (fixed, moving))
+    corrupted = torch.as_tensor(corrupt(moving[0, 0].numpy(), rng))[None, None]
+    optimizer.zero_grad()
+    fixed_global, fixed_local = network.backbone(fixed)
+    moving_global, moving_local = network.backbone(corrupted)
+    size = fixed.shape[2:]
+    affine = network.affine_head(moving_global, fixed_global, size)  # type: ignore[misc]
+    global_map = affine_displacement(affine, size)
+    displacement = network.deformable_head(warp(moving_local, global_map), fixed_local)
+    warped = warp(warp(moving, global_map), displacement)
+    restored = network.restoration_head(moving_local)
+    loss = dense_ncc(warped, fixed) + SmoothnessLoss()(displacement) + (restored - moving).square().mean()
+    loss.backward()
+    optimizer.step()
+    return float(loss)
