@@ -142,7 +142,7 @@ def run(name: str, **settings: Any) -> str:
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

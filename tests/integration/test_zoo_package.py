@@ -185,7 +185,7 @@ def test_commands_as_typed(dist: Path, url: str, tmp_path: Path) -> None:
 
     def command(cwd: Path, *words: str) -> None:
         line = [sys.executable, "-m", "monai.bundle", *words]
-        done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     command(tmp_path, "download", "--name", PARENT, "--url", f"{url}/{package}.zip", "--bundle_dir", ".")
@@ -200,7 +200,7 @@ def test_a_bundle_for_another_torch_says_so(downloaded: dict[str, Path], tmp_pat
     path = bundle / "configs" / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"supported_versions": {"torch": ">=99"}}))
     line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
-    done = subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
