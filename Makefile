@@ -53,9 +53,9 @@ report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder 
 	$(PY) -m monai.bundle run --bundle_root bundle --config_file "['bundle/configs/evaluate.json'$$overlay]" \
 		--model "$(MODEL)" --dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/report)" $(ARGS)
 
-child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_segmentation
+child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))
-	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation))
+	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation or ..._classification))
 	$(PY) tools/make_child.py "$(DATASET)" "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
