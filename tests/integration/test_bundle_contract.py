@@ -21,6 +21,7 @@ import pytest
 import torch
 from jsonschema import Draft201909Validator
 from monai.bundle import ConfigParser
+from zoo.files import SCHEMA
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ class TestMetadata:
     def metadata(self, repository):
         return json.loads((repository / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
-    def test_passes_the_schema(self, metadata, repository):
-        schema = json.loads((repository / "tests" / "fixtures" / "meta_schema_20240725.json").read_text())
+    def test_passes_the_schema(self, metadata):
+        schema = json.loads(SCHEMA.read_text())
         Draft201909Validator.check_schema(schema)
         validator = Draft201909Validator(schema)
         assert not list(validator.iter_errors(metadata))

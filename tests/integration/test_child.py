@@ -29,10 +29,10 @@ from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_le
 from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from scripts.backbone import UNetBackbone
+from zoo.files import SCHEMA
 
 NAME = "blob_mr_segmentation"
 DOWNSTREAM = Path(__file__).resolve().parents[2] / "downstream"
-SCHEMA = Path(__file__).parents[1] / "fixtures" / "meta_schema_20240725.json"
 
 
 @pytest.fixture(scope="module")

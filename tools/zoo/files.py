@@ -25,7 +25,7 @@ from scripts.errors import InputError
 from scripts.versions import refuse_unsupported
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCHEMA = REPOSITORY / "tests" / "fixtures" / "meta_schema_20240725.json"
+SCHEMA = Path(__file__).parent / "schema" / "meta_schema_20240725.json"
 METADATA, WEIGHTS = "configs/metadata.json", "models/model.pt"
 NEEDED = (
     "LICENSE",
