@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def config_files(repository: Path) -> Callable[..., list[str]]:
 def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a bundle changes in its process."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(sys, "path", sys.path[:])
     yield
     set_determinism(None)
