@@ -107,6 +107,7 @@ def fine_tune(name: str, made: Mapping[str, Any], data: Path, out: Path) -> dict
         "a short run. Measured on the test cases, whose subjects were not trained on:",
         "command": shown(train, data) + "\n" + shown(evaluate, data).replace(str(out / name), f"runs/{name}"),
         "results": results,
+        **({"limits": made["limits"]} if "limits" in made else {}),
     }
 
 

@@ -28,6 +28,7 @@ import torch
 from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
 from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
+from monai.bundle import ConfigParser
 from scripts.backbone import UNetBackbone
 from zoo.files import SCHEMA
 
@@ -87,6 +88,16 @@ def test_a_validation_does_not_dominate():
     template = json.loads((make_child.CHILD / "segmentation" / "train.json").read_text(encoding="utf-8"))
     assert template["validate"]["inferer"]["overlap"] == VALIDATION_OVERLAP
     assert template["validation_fraction"] == VALIDATION_SHARE
+
+
+@pytest.mark.parametrize("task", make_child.TASKS)
+def test_the_learning_rate_follows_the_epochs_that_are_trained(task):
+    """MONAI Label and a resumed run change how long that is."""
+    parser = ConfigParser()
+    parser.read_config(str(make_child.CHILD / task / "train.json"))
+    parser["train#trainer#max_epochs"] = 10
+    factor = parser.get_parsed_content("lr_scheduler#lr_lambda")
+    assert [factor(0), factor(5), factor(10), factor(11)] == pytest.approx([1, 0.5**0.9, 0, 0])
 
 
 def test_made_again_it_has_the_same_bytes(bundle, dataset, tmp_path):

@@ -56,7 +56,7 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
         "image_classes": f"single-channel {choices.modality} scan, intensities scaled to 0..1",
         "label_classes": f"single channel, {len(names)} {'structures' if segmentation else 'classes of patients'}",
         "pred_classes": f"{len(channels)} channels: {', '.join(channels)}",
-        "eval_metrics": card.get("eval_metrics", {}),
+        "eval_metrics": _numbers(list(card["results"].values())[-1]) if card.get("trained") else {},
         "intended_use": "Research. Not for diagnosis.",
         "references": parent["references"],
         "network_data_format": {
@@ -86,6 +86,11 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The measures of a row that are single numbers."""
+    return {name: value for name, value in row.items() if not isinstance(value, dict)}
 
 
 def about(choices: Choices) -> str:
@@ -121,10 +126,11 @@ def performance(choices: Choices, card: Mapping[str, Any]) -> str:
             "the backbone of the parent bundle (`gvsl_ct_mr_pretraining`, whose model card says what it saw) under an "
             f"untrained last layer. Whether it helps here was not measured.\n\n{made}"
         )
-    columns = list(next(iter(card["results"].values())))
+    columns = list(_numbers(next(iter(card["results"].values()))))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for row, values in card["results"].items():
-        lines.append(f"| {row} | {' | '.join('-' if value is None else str(value) for value in values.values())} |")
+        shown = ["-" if values[name] is None else str(values[name]) for name in columns]
+        lines.append(f"| {row} | {' | '.join(shown)} |")
     table = "\n".join(lines)
     return f"{card['summary']}\n\n{table}\n\nMade by\n```\n{card['command']}\n```\n{made}"
 

@@ -13,13 +13,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class InputError(ValueError):
@@ -43,6 +47,11 @@ def user_message(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError):
             return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            return (
+                f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or allow writing; what "
+                "was saved stays, and a training goes on with --resume True"
+            )
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
@@ -136,6 +145,8 @@ def report_input_errors() -> None:
     Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.
     """
 
+    shown: set[str] = set()
+
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             kept = str(error) or "what was saved stays; a training goes on with --resume True"
@@ -144,8 +155,13 @@ def report_input_errors() -> None:
         message = user_message(error)
         if message is None:
             sys.__excepthook__(kind, error, trace)
-        else:
+        elif message not in shown:  # a thread that writes logs may have met the same full disk
+            shown.add(message)
             print(f"{process}error: {message}", file=sys.stderr)
 
+    def thread_hook(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            hook(args.exc_type, args.exc_value, args.exc_traceback)
+
     process = f"process {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-    sys.excepthook = hook
+    sys.excepthook, threading.excepthook = hook, thread_hook
