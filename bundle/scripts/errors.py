@@ -52,6 +52,12 @@ def user_message(error: BaseException | None) -> str | None:
                 f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or allow writing; what "
                 "was saved stays, and a training goes on with --resume True"
             )
+        if (
+            isinstance(error, FileNotFoundError)
+            and error.filename
+            and not os.path.isdir(os.path.dirname(error.filename))
+        ):
+            return f"the folder of {error.filename} is not there any more: bring it back and pass --resume True"
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
