@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of which the fastest counts")
     given = parser.parse_args()
     channels = given.features[0]
-    backbone = UNetBackbone(features=given.features).to(memory_format=torch.channels_last_3d)
+    backbone = UNetBackbone(features=given.features)
+    backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     images = torch.rand(2, 1, *given.size)
     moving, fixed = (torch.rand(1, channels, *given.size, requires_grad=True) for _ in range(2))
     convolution, correlation = DeformableHead(channels, max(8, channels // 2)), CorrelationHead(channels, channels)

@@ -22,7 +22,7 @@ import argparse
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 
@@ -37,6 +37,7 @@ from evidence.pretraining import weights_of
 from evidence.probes import classification, clustering, linear_probe
 from evidence.results import Value
 from evidence.table import markdown
+from scripts.backbone import UNetBackbone
 from scripts.errors import InputError, report_input_errors
 from scripts.networks import GVSL
 
@@ -86,7 +87,7 @@ class Evidence:
             return clustering(self.reader(unit), cohort, seed, **options)
         network = self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data)
         if unit.measure == "fine_tuning":
-            return fine_tuning(network.backbone, cohort, unit.labelled, seed, **options)
+            return fine_tuning(cast("UNetBackbone", network.backbone), cohort, unit.labelled, seed, **options)
         if unit.measure == "propagation":
             return propagation(network, cohort, **options)
         if unit.measure == "rotation":
