@@ -23,6 +23,7 @@ import torch
 from benchmark_restatement import restated_step
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
+from scripts.memory import checkpoint_activations
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 PAPER_HEADS = {"symmetric": False, "matching_head": "convolution", "affine_relative": False}
@@ -92,7 +93,7 @@ class Training:
         self.loader = parser.get_parsed_content("train#dataloader")
         self.batches = self._endless()
         self.batch = next(self.batches)
-        self.draw = 0
+        self.draw, self.bfloat16 = 0, False
 
     def _endless(self) -> Any:
         while True:
@@ -104,8 +105,10 @@ class Training:
 
     def step(self) -> None:
         """A whole step: data, augmentation, network, losses, gradients, optimiser."""
+        batch = next(self.batches)
         self.trainer.state.iteration += 1
-        self.trainer._iteration(self.trainer, next(self.batches))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            self.trainer._iteration(self.trainer, batch)
 
     def backbone(self) -> None:
         """The limit: forward and backward of the backbone alone."""
@@ -178,6 +181,8 @@ def measure(
         result["restatement_over_step"] = result["restatement_seconds"] / result["step_seconds"]
         result["restatement_bytes"] = peak_memory(training.restatement)
         result["memory_over_restatement"] = result["step_bytes"] / result["restatement_bytes"]
+        checkpoint_activations(training.network)
+        result["checkpointed_over_restatement"] = peak_memory(training.step) / result["restatement_bytes"]
     loading = Training(data, output, epoch_length=1000, **{**settings, "num_workers": 1})
     result["loader_wait_share"] = waiting(loading, 2 * repeats)
     return result

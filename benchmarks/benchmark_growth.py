@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +118,16 @@ def options(data: Path, out: Path, repeats: int) -> tuple[dict[str, Any], str]:
     trainings = {name: Training(data, out, epoch_length=1000, **settings, **extra) for name, extra in variants.items()}
     checkpoint_activations(trainings["activation checkpointing"].network)
     trainings["torch.compile"].trainer.network = torch.compile(trainings["torch.compile"].network)
-    kind = trainings["default"].device.type
-
-    def step(name: str) -> Callable[[], None]:
-        def act() -> None:
-            with torch.autocast(kind, torch.bfloat16) if name == "bfloat16" else nullcontext():
-                trainings[name].step()
-
-        return act
-
+    trainings["bfloat16"].bfloat16 = True
     losses: dict[str, float] = {}
-    for name in variants:
-        step(name)()
+    for name in variants:  # of the same pair, from the same weights
+        trainings[name].step()
         losses[name] = float(trainings[name].trainer.state.output["loss"])
-    times = interleaved({name: step(name) for name in variants}, repeats)
+    times = interleaved({name: trainings[name].step for name in variants}, repeats)
     rows = {
         name: {
             "time": times[name] / times["default"],
-            "memory": peak_memory(step(name)),
+            "memory": peak_memory(trainings[name].step),
             "difference": abs(losses[name] / losses["default"] - 1),
         }
         for name in variants

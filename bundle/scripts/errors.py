@@ -48,9 +48,10 @@ def user_message(error: BaseException | None) -> str | None:
         if isinstance(error, InputError):
             return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
         if isinstance(error, OSError) and error.errno in NO_PLACE:
+            path = os.fsdecode(error.filename or "a file")
             return (
-                f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or allow writing; what "
-                "was saved stays, and a training goes on with --resume True"
+                f"{path} cannot be written ({error.strerror}): make room, or allow writing; what was saved stays, and a "
+                "training goes on with --resume True"
             )
         if (
             isinstance(error, FileNotFoundError)
