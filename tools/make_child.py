@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=REPOSITORY / "downstream", help="where its folder goes (default: downstream)"
     )
     parser.add_argument("--pixdim", type=float, nargs=3, help="voxel size, mm (default: the data's median)")
-    parser.add_argument("--patch_size", type=int, nargs=3, help="segmentation, voxels (default: median, at most 96)")
+    parser.add_argument(
+        "--patch_size", type=int, nargs=3, help="segmentation, voxels (default: the median scan, at most 96^3)"
+    )
     parser.add_argument("--spatial_size", type=int, nargs=3, help="classification, voxels of the whole scan")
     parser.add_argument("--intensity", choices=["percentiles", "window"], help="default: window for CT")
     parser.add_argument("--window", type=float, nargs=2, help="Hounsfield units (default: -1024 1024)")

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
+from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for, size_for
 from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from monai.bundle import ConfigParser
@@ -80,6 +80,12 @@ def test_the_choices_follow_the_data(dataset):
     assert (chosen.settings["epochs"], chosen.settings["epoch_length"]) == (50, 50)
     assert chosen.settings["intensity"] == "percentiles"
     assert chosen.settings["classes"] == [{"name": "blob", "codes": [7]}]
+
+
+def test_a_patch_of_thin_stacks_keeps_their_plane():
+    assert size_for([[36, 50, 36]], [[1, 1, 1]], [1, 1, 1]) == [40, 56, 40]
+    assert size_for([[120, 120, 90]], [[2, 2, 2]], [2, 2, 2]) == [96, 96, 96]
+    assert size_for([[256, 256, 9]], [[1.25, 1.25, 8]], [1.25, 1.25, 8]) == [232, 232, 16]
 
 
 def test_a_validation_does_not_dominate():

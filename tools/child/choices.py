@@ -27,7 +27,7 @@ from scripts.scans import find_scans
 from .description import modality, patient_classes, read_description, structures
 
 LARGEST = 96
-"""Voxels that one axis of a patch, or of a whole scan to classify, has at most."""
+"""Edge of the cube whose voxels a patch has at most; voxels that an axis of a scan to classify has at most."""
 SAMPLED = 12
 """Scans whose size and spacing are read."""
 FEATURES = (16, 32, 64, 128)
@@ -83,9 +83,15 @@ def _grid(path: str) -> tuple[list[int], list[float]]:
 def size_for(
     shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], pixdim: Sequence[float]
 ) -> list[int]:
-    """The smallest multiples of 8 voxels of ``pixdim`` that hold the median extent, from 16 to 96."""
+    """
+    The smallest multiples of 8 voxels of ``pixdim`` that hold the median extent, 16 at least; while they are more
+    voxels than a cube of 96, the longest axis gives way: thin stacks keep their whole plane.
+    """
     extents = np.median(np.array(shapes) * np.array(spacings) / np.array(pixdim), 0)
-    return [int(min(LARGEST, max(16, 8 * math.ceil(round(size, 3) / 8)))) for size in extents]
+    size = [max(16, 8 * math.ceil(round(extent, 3) / 8)) for extent in extents]
+    while math.prod(size) > LARGEST**3:
+        size[size.index(max(size))] -= 8
+    return size
 
 
 def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) -> int:
@@ -129,7 +135,7 @@ def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dic
     settings = {"pixdim": pixdim, "patch_size": patch, "epoch_length": length, "epochs": max(1, round(STEPS / length))}
     return settings, {
         "pixdim": f"median of {len(sampled)} scans",
-        "patch_size": f"the median scan, multiples of 8, at most {LARGEST}",
+        "patch_size": f"the median scan, multiples of 8, at most {LARGEST} x {LARGEST} x {LARGEST} voxels in all",
         "epoch_length": "validation takes no more than a fifth of the time",
         "epochs": f"{STEPS} steps",
     }
