@@ -50,8 +50,8 @@ def user_message(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in NO_PLACE:
             path = os.fsdecode(error.filename or "a file")
             return (
-                f"{path} cannot be written ({error.strerror}): make room, or allow writing; what was saved stays, and a "
-                "training goes on with --resume True"
+                f"{path} cannot be written ({error.strerror}): make room, or allow writing; what was saved stays, and "
+                "a training goes on with --resume True"
             )
         if (
             isinstance(error, FileNotFoundError)
