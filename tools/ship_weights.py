@@ -93,9 +93,10 @@ def fine_tune(name: str, made: Mapping[str, Any], data: Path, out: Path) -> dict
     settings = {"dataset_dir": dataset, "output_dir": runs, "pretrained": PRETRAINED, **made["training"]}
     train = bundle_command(folder, "train", **settings)
     run([*train, "--ckpt_dir", str(runs), "--resume", "True"], runs / "train.log")
-    evaluate = bundle_command(
-        folder, "evaluate", dataset_dir=dataset, output_dir=runs / "test", model=runs / "model.pt"
-    )
+    known = json.loads((folder / "configs" / "evaluate.json").read_text(encoding="utf-8"))
+    same = {key: value for key, value in made["training"].items() if key in known}  # the split
+    settings = {"dataset_dir": dataset, "output_dir": runs / "test", "model": runs / "model.pt", **same}
+    evaluate = bundle_command(folder, "evaluate", **settings)
     log = run(evaluate, runs / "evaluate.log")
     shutil.copyfile(runs / "model.pt", folder / "models" / "model.pt")
     results = json.loads((runs / "test" / "summary.json").read_text(encoding="utf-8"))

@@ -88,6 +88,11 @@ def test_a_patch_of_thin_stacks_keeps_their_plane():
     assert size_for([[256, 256, 9]], [[1.25, 1.25, 8]], [1.25, 1.25, 8]) == [232, 232, 16]
 
 
+def test_thick_slices_are_not_tilted(dataset):
+    assert "rotation" not in choose(dataset, NAME, {}).settings
+    assert choose(dataset, NAME, {"pixdim": [1.2, 1.2, 8.0]}).settings["rotation"] == [0, 0, 0.26]
+
+
 def test_a_validation_does_not_dominate():
     """Three windows an axis of ten validation cases cost about 90 training steps: a fifth of 450."""
     assert epoch_length_for([96, 96, 96], [48, 48, 48], 67) == pytest.approx(4 * 27 * 11 / 3, abs=10)
@@ -97,11 +102,13 @@ def test_a_validation_does_not_dominate():
 
 
 @pytest.mark.parametrize("task", make_child.TASKS)
-def test_the_learning_rate_follows_the_epochs_that_are_trained(task):
-    """MONAI Label and a resumed run change how long that is."""
+@pytest.mark.parametrize(("epochs", "max_epochs"), [(10, 10), (4, 10), (10, 1)])
+def test_the_learning_rate_follows_the_epochs_that_are_trained(task, epochs, max_epochs):
+    """MONAI Label and a resumed run make it longer; a federated client sets ``max_epochs`` to those of one round."""
     parser = ConfigParser()
     parser.read_config(str(make_child.CHILD / task / "train.json"))
-    parser["train#trainer#max_epochs"] = 10
+    parser["epochs"] = epochs
+    parser["train#trainer#max_epochs"] = max_epochs
     factor = parser.get_parsed_content("lr_scheduler#lr_lambda")
     assert [factor(0), factor(5), factor(10), factor(11)] == pytest.approx([1, 0.5**0.9, 0, 0])
 

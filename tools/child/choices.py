@@ -34,6 +34,8 @@ FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
 STEPS, SHORTEST_EPOCH = 2500, 50
 """Length of a training of a segmentation, and of its shortest epoch."""
+THIN, ROTATION = 3.0, 0.26
+"""Ratio of slice thickness to voxel size from which slices are not tilted; radians of the rotation within them."""
 PASS_STEPS, SHORTEST_PASS, BATCH, TRAINED_SHARE = 600, 10, 4, 0.7
 """The same of a classification; how many scans its template takes in a step, and what share it trains on."""
 VALIDATION_SHARE, VALIDATION_OVERLAP = 0.15, 0.25
@@ -178,5 +180,9 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
     else:
         measured, why = _from_scans(dataset, task, {**stated, **given})
         settings, reasons = {**settings, **measured}, {**reasons, **why}
+    pixdim = {**settings, **stated, **given}["pixdim"]
+    if max(pixdim) > THIN * min(pixdim):
+        settings["rotation"] = [ROTATION if size == max(pixdim) else 0.0 for size in pixdim]
+        reasons["rotation"] = "thick slices: augmented by rotations in their plane alone"
     reasons |= {**dict.fromkeys(stated, "as the description says"), **dict.fromkeys(given, "as asked")}
     return Choices(name, description, {**settings, **stated, **given}, reasons)

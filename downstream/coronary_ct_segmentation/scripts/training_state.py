@@ -176,7 +176,9 @@ class TrainingState:
         owner = os.getpid()
 
         def asked(number: int, frame: Any) -> None:
-            if os.getpid() != owner:  # a worker that inherited this: the main process decides
+            if os.getpid() != owner:  # a worker that inherited this: Ctrl-C is the main process' affair
+                if number == signal.SIGTERM:
+                    os._exit(0)
                 return
             if self.stop_asked and number == signal.SIGINT and get_world_size() == 1:
                 raise KeyboardInterrupt

@@ -48,10 +48,17 @@ def user_message(error: BaseException | None) -> str | None:
         if isinstance(error, InputError):
             return str(error).split("InputError: ")[-1].strip()  # a loader's worker puts its traceback before it
         if isinstance(error, OSError) and error.errno in NO_PLACE:
+            path = os.fsdecode(error.filename or "a file")
             return (
-                f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or allow writing; what "
-                "was saved stays, and a training goes on with --resume True"
+                f"{path} cannot be written ({error.strerror}): make room, or allow writing; what was saved stays, and "
+                "a training goes on with --resume True"
             )
+        if (
+            isinstance(error, FileNotFoundError)
+            and error.filename
+            and not os.path.isdir(os.path.dirname(error.filename))
+        ):
+            return f"the folder of {error.filename} is not there any more: bring it back and pass --resume True"
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))
