@@ -157,7 +157,7 @@ class TestStep:
         ],
     )
     def test_a_scan_without_lungs_is_refused(self, volume, change):
-        with pytest.raises(InputError, match="shows no lungs: [0-9]+ ml"):
+        with pytest.raises(InputError, match=r"shows no lungs: [0-9]+ ml"):
             ExtractLungs()(scan(change(volume)), None)
 
     def test_too_little_lung_is_refused(self, volume):
