@@ -130,7 +130,10 @@ class TestRunThatIsThere:
         ("change", "message"),
         [
             ({"features": [4, 8, 16]}, "made with features [4, 8], not [4, 8, 16]"),
-            ({"network_def#deformable_head#hidden_channels": 12}, "checkpoint.pt is of another architecture: "),
+            (
+                {"network_def#deformable_head#settings#correlation#hidden_channels": 12},
+                "checkpoint.pt is of another architecture: ",
+            ),
         ],
     )
     def test_is_not_resumed_with_another_network(self, cohort, finished, refusal, change, message):
