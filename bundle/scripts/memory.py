@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(network: nn.Module, enabled: bool = True) -> None:
     """
     Keep only what goes into each level of a backbone; what happens within is computed again when its gradient is
-    needed. Losses and gradients stay the same; a step takes about a third longer.
+    needed. Losses and gradients stay the same; a step takes longer.
 
     Args:
         network: with a ``backbone`` that has ``stem``, ``downs`` and ``ups`` (:class:`~scripts.backbone.UNetBackbone`).
