@@ -160,6 +160,7 @@ class DeformableHead(nn.Module):
         self.conv = TwoConv(spatial_dims, 2 * in_channels, hidden_channels, act=LEAKY_RELU, norm=norm, bias=True)
         initialise(self.conv)
         self.displacement = Conv[Conv.CONV, spatial_dims](hidden_channels, spatial_dims, kernel_size=3, padding=1)
+        initialise(self.displacement)
         nn.init.zeros_(self.displacement.weight)
         nn.init.zeros_(self.displacement.bias)
         self.velocity_steps = velocity_steps

@@ -1,0 +1,87 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripts import blocks
+from scripts.blocks import SLOW_BELOW, SingleVolumeConv3d, initialise
+from torch import nn
+from torch.nn import functional
+
+
+@pytest.fixture
+def layer() -> nn.Conv3d:
+    layer = nn.Conv3d(3, 5, kernel_size=3, padding=1).double()
+    initialise(layer)
+    nn.init.normal_(layer.bias)
+    return layer
+
+
+def plain(layer: nn.Conv3d, image: torch.Tensor) -> torch.Tensor:
+    return functional.conv3d(image, layer.weight, layer.bias, padding=1)
+
+
+class TestSingleVolumeConv3d:
+    @settings(max_examples=30, deadline=None)
+    @given(size=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)), batch=st.integers(1, 2))
+    def test_equals_the_plain_convolution(self, size, batch):
+        torch.manual_seed(0)
+        layer = nn.Conv3d(3, 5, kernel_size=3, padding=1).double()
+        initialise(layer)
+        image = torch.rand(batch, 3, *size, dtype=torch.float64, requires_grad=True)
+        weight = torch.rand(batch, 5, *size, dtype=torch.float64)
+        found, expected = layer(image), plain(layer, image)
+        assert torch.allclose(found, expected)
+        inputs = (image, layer.weight, layer.bias)
+        gradients = [torch.autograd.grad((result * weight).sum(), inputs) for result in (found, expected)]
+        assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
+
+    def test_a_small_single_volume_is_a_batch_of_two(self, layer, monkeypatch):
+        seen = []
+        original = functional.conv3d
+        monkeypatch.setattr(
+            blocks.functional, "conv3d", lambda x, *a, **k: seen.append(x.shape) or original(x, *a, **k)
+        )
+        layer(torch.rand(1, 3, 7, 6, 5, dtype=torch.float64))
+        assert seen == [(2, 3, 6, 6, 5)]
+        fast = [(2, 3, 7, 6, 5), (1, 3, SLOW_BELOW // 9 + 1, 3, 1)]
+        for size in fast:
+            layer(torch.rand(size, dtype=torch.float64))
+        assert seen[1:] == fast
+
+    def test_an_exported_layer_is_a_plain_one(self, layer):
+        image = torch.rand(1, 3, 7, 6, 5, dtype=torch.float64)
+        for exported in (torch.jit.script(layer), torch.jit.trace(layer, image)):
+            assert torch.allclose(exported(image), layer(image))
+            assert "pad" not in str(exported.inlined_graph).replace("padding", "")
+
+
+class TestInitialise:
+    def test_only_what_the_halves_are_right_for_is_exchanged(self):
+        kinds = [
+            nn.Conv3d(2, 2, 1),
+            nn.Conv3d(2, 2, 3, stride=2, padding=1),
+            nn.Conv3d(2, 2, 3),
+            nn.Conv3d(2, 2, 3, padding=1, groups=2),
+            nn.Conv3d(2, 2, 3, padding=1, padding_mode="circular"),
+        ]
+        module = nn.Sequential(*kinds, nn.Conv3d(2, 2, 3, padding=1))
+        initialise(module)
+        assert [type(layer) for layer in module] == [nn.Conv3d] * len(kinds) + [SingleVolumeConv3d]
+
+    def test_weights_keep_their_names(self):
+        module = nn.Sequential(nn.Conv3d(2, 2, 3, padding=1))
+        names = list(module.state_dict())
+        initialise(module)
+        assert list(module.state_dict()) == names
+        assert not module[0].bias.any()
