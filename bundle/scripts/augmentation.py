@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Spatial augmentation: one random smooth map for all images of a step (paper, section 3.1)."""
+"""Spatial augmentation: a random smooth map, one for all images of a step (paper, section 3.1) or one for each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def smooth(field: torch.Tensor, sigma: float) -> torch.Tensor:
 
 class RandAffineElasticd(MapTransform, RandomizableTransform):
     """
-    The same random affine and elastic map for every key, in one interpolation.
+    A random affine and elastic map, by default the same for every key, in one interpolation.
 
     ``monai.transforms.Rand3DElasticd`` does the same to voxels; it takes as long as a training step of a small U-Net.
 
@@ -63,6 +63,8 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         spacing: voxel size in millimetres, so that rotations are rigid; 1 without one.
         prob: probability of the transform.
         padding_mode: what lies outside: "border" or "zeros".
+        shared: one map for all keys, as in the paper; False draws one for each, so that two images of a pair also differ
+            in their pose.
         allow_missing_keys: skip keys that are not there.
     """
 
@@ -78,6 +80,7 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         spacing: Sequence[float] | None = None,
         prob: float = 1.0,
         padding_mode: str = "border",
+        shared: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -86,6 +89,7 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
             raise InputError(f"augmentation: scale {scale} must be in [0, 1) and sigma {list(sigma)} above 0")
         self.rotate, self.scale, self.shear, self.translate = rotate, scale, shear, translate
         self.sigma, self.magnitude, self.spacing, self.padding_mode = sigma, magnitude, spacing, padding_mode
+        self.shared = shared
 
     def draw_map(self, size: Sequence[int]) -> torch.Tensor:
         """
@@ -125,7 +129,8 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         keys = list(self.key_iterator(result))
         self.randomize(None)
         if self._do_transform:
-            stacked = torch.cat([torch.as_tensor(result[key]) for key in keys])[None]
-            warped = warp(stacked, self.draw_map(stacked.shape[2:]), padding_mode=self.padding_mode)[0]
-            result.update(zip(keys, warped.split([len(result[key]) for key in keys]), strict=True))
+            for group in [keys] if self.shared else [[key] for key in keys]:
+                stacked = torch.cat([torch.as_tensor(result[key]) for key in group])[None]
+                warped = warp(stacked, self.draw_map(stacked.shape[2:]), padding_mode=self.padding_mode)[0]
+                result.update(zip(group, warped.split([len(result[key]) for key in group]), strict=True))
         return result

@@ -45,6 +45,17 @@ def test_same_map_for_every_key_and_same_seed_same_map(size):
     assert not torch.allclose(transform({"image": image, "moving": image})["image"], first["image"])
 
 
+def test_a_map_of_its_own_for_every_key_where_it_is_not_shared():
+    image = torch.rand(1, 20, 24, 18)
+    transform = RandAffineElasticd(["image", "moving"], shared=False)
+    transform.set_random_state(seed=3)
+    found = transform({"image": image, "moving": image})
+    assert not torch.allclose(found["image"], found["moving"], atol=0.05)
+    transform.set_random_state(seed=3)
+    again = transform({"image": image, "moving": image})
+    assert all(torch.equal(found[key], again[key]) for key in found)
+
+
 def test_nothing_drawn_nothing_changed():
     image = torch.rand(1, 9, 8, 7)
     still = RandAffineElasticd("image", rotate=0, scale=0, shear=0, translate=0, magnitude=(0, 0))
