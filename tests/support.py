@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Writers of test scans, and looks at figures."""
+"""Writers of test scans, ways to spoil them, and looks at figures."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(volume, np.eye(4) if affine is None else affine), path)
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    """Leave the first part of a file alone."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
 
 
 def write_itk(path: Path, volume: np.ndarray, compression: bool = False) -> None:

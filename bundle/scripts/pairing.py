@@ -23,7 +23,8 @@ import numpy as np
 from monai.transforms import LoadImage
 
 from .errors import InputError
-from .scans import check_scan, find_scans
+from .reading import check_scan
+from .scans import find_scans
 
 Paths = str | Sequence[str]
 

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from lookalikes import BRAIN_CODES, HEART_CODES, write_brain, write_coronary, write_covid, write_heart
-from scripts.cases import split_cases
+from scripts.splits import split_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = {"features": [4, 8], "epochs": 1, "epoch_length": 2, "mode": "scratch"}

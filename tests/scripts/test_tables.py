@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scripts.cases import split_cases
 from scripts.errors import InputError
+from scripts.splits import split_cases
 from scripts.tables import classified_cases, read_table, sampling_weights
 from support import write_nifti
 

@@ -29,8 +29,8 @@ def needed_modules(configurations: Iterable[str]) -> list[str]:
     Returns:
         their names in alphabetical order, ``__init__`` among them.
     """
-    found = {"__init__"}
-    waiting = {name for text in configurations for name in re.findall(r"\bscripts\.(\w+)\.", text)}
+    found: set[str] = set()
+    waiting = {"__init__"} | {name for text in configurations for name in re.findall(r"\bscripts\.(\w+)\.", text)}
     while waiting:
         name = waiting.pop()
         found.add(name)
