@@ -10,8 +10,12 @@
 # limitations under the License.
 
 """
-Kill a training at random moments, take it up again, and compare its losses and weights with those of one that was never
-interrupted: ``python benchmarks/kill_and_resume.py OUT --kills 20``. They must agree bit for bit (on CPUs).
+Kill a training again and again until it ends, and compare its losses, weights and optimiser with those of one that was
+never interrupted: ``python benchmarks/kill_and_resume.py OUT --kills 20``. They must agree bit for bit (on CPUs).
+
+Only kills that ended a training before its last epoch was saved are counted. They come at a random moment, at the
+change of an epoch, or while a checkpoint is being written, and hit all processes at once (as when the power fails), one
+of the processes that train, or one that loads data (as when memory runs out).
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,81 +37,141 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "bundle" / "configs"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "pixdim": [12.0, 12.0, 12.0],
     "spatial_size": [24, 20, 20],
     "intensity": "window",
     "features": [4, 8, 16],
     "symmetric": True,
     "epochs": 6,
-    "epoch_length": 6,
+    "epoch_length": 10,
     "validation_pairs": 2,
     "picture_interval": 2,
     "resume": True,
 }
+MOMENTS = ("random", "change of an epoch", "writing a checkpoint")
+VICTIMS = ("all", "trainer", "loader")
 
 
-def command(data: Path, output: Path, args: argparse.Namespace) -> list[str]:
-    """The command that trains, or goes on, in ``output``."""
-    names = ["train", "multi_gpu_train"] if args.processes > 1 else ["train"]
-    options = {
-        "bundle_root": REPOSITORY / "bundle",
-        "config_file": str([str(CONFIGS / f"{name}.json") for name in names]),
-        "dataset_dir": data,
-        "output_dir": output,
-        "num_workers": args.workers,
-        "checkpoint_interval": args.checkpoint_interval,
-        **SETTINGS,
-    }
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={args.processes}", "-m"]
-    start = [sys.executable, "-m", *(launcher if args.processes > 1 else []), "monai.bundle", "run"]
-    return [*start, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
-
-
-def train(data: Path, output: Path, args: argparse.Namespace, seconds: float | None = None) -> float | None:
+class Training:
     """
-    Train until the end, or until the kill so many seconds after the program has got ready to train.
+    A training that goes on in a folder, as a user starts it.
 
-    Returns:
-        how many seconds the training took, without getting ready; None for one that was killed.
+    Args:
+        data: folder of scans.
+        output: of the run; what it prints is added to a log beside it.
+        processes: that train together.
+        workers: that load data, in each process.
+        checkpoint_interval: steps between checkpoints within an epoch.
     """
-    before = set(output.rglob("*tfevents*"))
-    with output.with_suffix(".log").open("a") as log:
-        process = subprocess.Popen(
-            command(data, output, args), stdout=log, stderr=log, start_new_session=True, cwd=REPOSITORY
-        )
-        while process.poll() is None and set(output.rglob("*tfevents*")) == before:
+
+    def __init__(self, data: Path, output: Path, processes: int, workers: int, checkpoint_interval: int) -> None:
+        self.output, self.log, self.processes = output, output.with_suffix(".log"), processes
+        names = ["train", "multi_gpu_train"] if processes > 1 else ["train"]
+        options = {
+            "bundle_root": REPOSITORY / "bundle",
+            "config_file": str([str(CONFIGS / f"{name}.json") for name in names]),
+            "dataset_dir": data,
+            "output_dir": output,
+            "num_workers": workers,
+            "checkpoint_interval": checkpoint_interval,
+            **SETTINGS,
+        }
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+        start = [sys.executable, "-m", *(launcher if processes > 1 else []), "monai.bundle", "run"]
+        before = self.log.stat().st_size if self.log.exists() else 0
+        self.written_before = self.part_stamp()
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*start, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=REPOSITORY,
+            )
+        while self.running and b"step/s]" not in self.log.read_bytes()[before:]:  # its progress bar
             time.sleep(0.05)
-        begun = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.running and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def wait_for_change_of_epoch(self) -> None:
+        """Until the next row of the history, which is written after the validation and before the checkpoint."""
+        path = self.output / "history.csv"
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while self.running and not (path.exists() and path.stat().st_mtime_ns > before):
+            time.sleep(0.0005)
+
+    def part_stamp(self) -> int | None:
+        """When the file was last written that becomes the checkpoint; None without one."""
         try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            for pid in [*groups_of(process.pid), process.pid]:  # with the workers that load data
-                os.killpg(pid, signal.SIGKILL)
-            process.wait()
+            return (self.output / ".checkpoint.pt.part").stat().st_mtime_ns
+        except FileNotFoundError:
             return None
-    if code:
-        sys.exit(f"the training failed, see {output.with_suffix('.log')}")
-    return time.monotonic() - begun
+
+    def is_writing(self) -> bool:
+        """Whether a checkpoint of this process, not of one killed before, is being written or was left half-written."""
+        return self.part_stamp() not in (None, self.written_before)
+
+    def wait_for_writing(self) -> None:
+        while self.running and not self.is_writing():
+            time.sleep(0.0002)
+
+    def kill(self, victim: str, draw: random.Random) -> str:
+        """
+        Kill, and wait until all has ended.
+
+        Args:
+            victim: one of ``VICTIMS``.
+            draw: chooses among several.
+
+        Returns:
+            whom it was; all processes where there was no such one.
+        """
+        trainers = children(self.process.pid) if self.processes > 1 else [self.process.pid]
+        loaders = [pid for trainer in trainers for pid in children(trainer)]
+        chosen = {"all": [], "trainer": trainers, "loader": loaders}[victim]
+        if chosen:
+            send(draw.choice(chosen))
+            self.process.wait(300)  # the others notice, and end
+        for pid in {*trainers, self.process.pid}:  # each leads a group of processes
+            send(pid, whole_group=True)
+        self.process.wait(300)
+        return victim if chosen else "all"
 
 
-def groups_of(parent: int) -> list[int]:
-    """The processes that torchrun has started; each leads a group of its own."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            _, ppid, group = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:3]
-        except (OSError, ValueError):
-            continue  # ended meanwhile
-        if int(ppid) == parent and group == entry.name:
-            found.append(int(entry.name))
-    return found
+def send(pid: int, whole_group: bool = False) -> None:
+    """Kill a process or its group; it may be gone already."""
+    with suppress(ProcessLookupError):
+        (os.killpg if whole_group else os.kill)(pid, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    """The processes that another one has started."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []  # ended meanwhile
+
+
+def progress(output: Path) -> tuple[int, int]:
+    """Epochs and steps of the next one that are saved."""
+    if not (output / "checkpoint.pt").exists():
+        return 0, 0
+    kept = torch.load(output / "checkpoint.pt", weights_only=True)
+    return kept["epoch"], kept["step"]
 
 
 def state(folder: Path) -> tuple[dict, dict, str]:
     """What must agree: the checkpoint but for the state of random generators, the best model, the history."""
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop("random_state")
+    checkpoint.pop("random_state")  # workers take a seed, which they do not use, each time they start
     return checkpoint, torch.load(folder / "model.pt", weights_only=True), (folder / "history.csv").read_text()
 
 
@@ -121,6 +186,32 @@ def same(first: Any, second: Any) -> bool:
     return first == second
 
 
+def interrupt(training: Training, draw: random.Random, seconds: float) -> dict[str, Any] | None:
+    """
+    Kill a training.
+
+    Args:
+        training: that has begun.
+        draw: chooses when and whom.
+        seconds: it will last.
+
+    Returns:
+        what was done; None where the training had ended before.
+    """
+    begun, moment, victim = time.monotonic(), draw.choice(MOMENTS), draw.choice(VICTIMS)
+    training.wait(draw.uniform(0, 0.6 * seconds))
+    if moment == "change of an epoch":
+        training.wait_for_change_of_epoch()
+        training.wait(draw.uniform(0, 0.05))
+    elif moment == "writing a checkpoint":
+        training.wait_for_writing()
+    if not training.running:
+        return None
+    after = round(time.monotonic() - begun, 2)
+    victim = training.kill(victim, draw)
+    return {"moment": moment, "victim": victim, "seconds": after, "half_written": training.is_writing()}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command.
@@ -131,43 +222,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0 when every run ended like the uninterrupted one.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder, made if missing")
-    parser.add_argument("--kills", type=int, default=20, help="how many")
-    parser.add_argument("--processes", type=int, default=1, help="that train together")
-    parser.add_argument("--workers", type=int, default=1, help="that load data, in each process")
-    parser.add_argument("--checkpoint_interval", type=int, default=2, help="steps between checkpoints in an epoch")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="how many (20)")
+    parser.add_argument("--processes", type=int, default=1, help="that train together (1)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2], help="that load data, in each process; runs take turns (1 2)"
+    )
+    parser.add_argument("--checkpoint_interval", type=int, default=2, help="steps between checkpoints in an epoch (2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     data = args.out / "phantoms"
     if not data.is_dir():
         tool = REPOSITORY / "tools" / "make_phantoms.py"
         subprocess.run([sys.executable, tool, data, "--subjects", "6", "--spacing", "10"], check=True)
-    duration = train(data, args.out / "whole", args) or 0.0
-    whole, moments = state(args.out / "whole"), random.Random(args.seed)
-    kills: list[dict] = []
-    runs = failed = 0
+
+    def start(name: str, run: int) -> Training:
+        workers = args.workers[run % len(args.workers)]
+        return Training(data, args.out / name, args.processes, workers, args.checkpoint_interval)
+
+    whole, begun = start("whole", 0), time.monotonic()
+    if whole.process.wait():
+        sys.exit(f"the training failed, see {whole.log}")
+    duration, expected, draw = time.monotonic() - begun, state(whole.output), random.Random(args.seed)
+    kills: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
     while len(kills) < args.kills:
-        output = args.out / f"killed_{runs}"
-        while len(kills) < args.kills:
-            seconds = moments.uniform(0, duration)
-            if train(data, output, args, seconds) is not None:
+        kept, before = 0.0, len(kills)
+        while True:
+            training = start(f"killed_{len(runs)}", len(runs))
+            killed = interrupt(training, draw, (1 - kept) * duration) if len(kills) < args.kills else None
+            if training.process.wait() == 0:
                 break
-            reached = "nothing saved"
-            if (output / "checkpoint.pt").exists():
-                kept = torch.load(output / "checkpoint.pt", weights_only=True)
-                reached = f"epoch {kept['epoch']}, step {kept['step']}"
-            kills.append({"run": runs, "seconds": round(seconds, 1), "kept": reached})
-            print(f"killed run {runs} after {seconds:.1f} s of {duration:.0f}: {reached}", flush=True)
-        train(data, output, args)
-        equal = same(whole, state(output))
-        failed += not equal
-        print(f"run {runs} ended {'the same' if equal else 'DIFFERENTLY'}", flush=True)
-        runs += 1
-    result = {"kills": kills, "runs": runs, "runs_that_ended_differently": failed, "seconds_of_a_run": duration}
+            if killed is None:
+                sys.exit(f"the training failed, see {training.log}")
+            epoch, step = progress(training.output)
+            kept = (epoch + step / SETTINGS["epoch_length"]) / SETTINGS["epochs"]
+            if kept < 1:  # else only its summary was cut short
+                kills.append({"run": len(runs), **killed, "kept": f"epoch {epoch}, step {step}"})
+                print(", ".join(f"{name} {value}" for name, value in kills[-1].items()), flush=True)
+        equal = same(expected, state(training.output))
+        workers = args.workers[len(runs) % len(args.workers)]
+        runs.append({"workers": workers, "kills": len(kills) - before, "same": equal})
+        print(f"run {len(runs) - 1} ended {'the same' if equal else 'DIFFERENTLY'}", flush=True)
+    result = {"processes": args.processes, "seconds_of_a_run": round(duration, 1), "runs": runs, "kills": kills}
     (args.out / "kills.json").write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
-    return 1 if failed else 0
+    return 0 if all(run["same"] for run in runs) else 1
 
 
 if __name__ == "__main__":

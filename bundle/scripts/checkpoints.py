@@ -15,6 +15,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +27,17 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from .errors import InputError
+from .errors import InputError, is_lost_worker
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+
+DAMAGED = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, zlib.error),
+    *(RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError),
+)
+"""What reading a file that is cut short, overwritten, hostile or of another kind raises."""
+NO_MEMORY = "DefaultCPUAllocator"
+"""Part of PyTorch's RuntimeError when memory has run out."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str = "output_dir", part: str = "") -> None:
@@ -70,14 +82,25 @@ def load_file(path: str | Path) -> Any:
     Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
 
     Raises:
-        InputError: when it is missing, damaged, or holds more than tensors and plain containers.
+        InputError: when it is missing, cannot be read, is damaged, or holds more than tensors and plain containers.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            if zipfile.is_zipfile(file):  # PyTorch writes checksums, but does not look at them
+                with zipfile.ZipFile(file) as archive:
+                    damaged = archive.testzip()
+                if damaged:
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except Exception as error:  # damaged pickles raise anything
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except DAMAGED as error:
+        if NO_MEMORY in str(error) or is_lost_worker(error):  # RuntimeErrors that are not about the file
+            raise
         raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+    return content
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:

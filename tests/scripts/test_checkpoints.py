@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -96,6 +98,65 @@ class TestLoading:
         path.write_bytes(content[: int(share * len(content))])
         with pytest.raises(InputError, match=r"cut\.pt is not a readable checkpoint"):
             load_file(path)
+
+    @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+    def test_a_changed_weight_is_noticed(self, tmp_path_factory, place, flip):
+        """One byte of the stored numbers, which PyTorch itself reads as another number."""
+        path = tmp_path_factory.mktemp("changed") / "changed.pt"
+        weights = torch.arange(300.0)
+        save_atomically({"weights": weights}, path)
+        content, stored = bytearray(path.read_bytes()), weights.numpy().tobytes()
+        content[content.index(stored) + int(place * len(stored))] ^= flip
+        path.write_bytes(content)
+        assert not torch.equal(torch.load(path, weights_only=True)["weights"], weights)
+        with pytest.raises(InputError, match=r"changed\.pt is not a readable checkpoint"):
+            load_file(path)
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda path: path.write_text("epoch,loss\n1,0.5\n"),
+            lambda path: path.write_text("{}"),
+            lambda path: path.write_bytes(b""),
+            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)),
+            lambda path: path.write_bytes(gzip.compress(bytes(400))),
+            lambda path: path.write_bytes(pickle.dumps({"network": [1.5]})),
+            lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
+            lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path),
+            lambda path: torch.save(torch.nn.Linear(1, 1), path),
+        ],
+        ids=["table", "JSON", "empty", "picture", "gzip", "pickle", "npz", "TorchScript", "module"],
+    )
+    def test_another_kind_of_file(self, tmp_path, write):
+        write(tmp_path / "foreign.pt")
+        with pytest.raises(InputError, match=r"foreign\.pt is not a readable checkpoint"):
+            load_file(tmp_path / "foreign.pt")
+
+    def test_older_format_of_pytorch(self, tmp_path):
+        """It has no checksums, and is read all the same."""
+        torch.save({"epoch": 3}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+        assert load_file(tmp_path / "old.pt") == {"epoch": 3}
+
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(InputError, match=r"cannot be read .*directory"):
+            load_file(tmp_path)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            KeyboardInterrupt(),
+            RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        ],
+        ids=["memory", "Ctrl-C", "allocation", "worker"],
+    )
+    def test_what_is_not_about_the_file_goes_on(self, tmp_path, monkeypatch, error):
+        save_atomically({}, tmp_path / "good.pt")
+        monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)) as caught:
+            load_file(tmp_path / "good.pt")
+        assert caught.value is error
 
     @given(content=st.binary(max_size=60) | st.binary(max_size=60).map(lambda b: b"\x80\x02" + b))
     def test_arbitrary_bytes(self, tmp_path_factory, content):

@@ -9,46 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The state of a training: all generators go on, and a stop between two steps loses nothing."""
+"""The state of a training: whatever ends it between two steps, nothing is lost."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import random
+import re
 import signal
+import time
 
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from kill_and_resume import same
 from scripts.checkpoints import load_file, save_atomically
-from scripts.errors import InputError
-from scripts.training_state import random_state, restore_random_state
-
-
-def test_random_state_goes_through_a_file(tmp_path):
-    """Every generator draws on as if nothing had happened."""
-
-    def draw() -> list:
-        return [torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random(), random.gauss(0, 1)]
-
-    draw()  # leaves a second Gaussian waiting in numpy and python
-    save_atomically(random_state(), tmp_path / "state.pt")
-    expected = draw()
-    assert draw() != expected
-    restore_random_state(load_file(tmp_path / "state.pt"))
-    assert draw() == expected
-
-
-def same(first, second) -> bool:
-    """Whether nested containers of tensors agree bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
-    return first == second
+from scripts.errors import InputError, user_message
 
 
 def compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings):
@@ -135,6 +111,40 @@ class TestStopBetweenSteps:
         stopped(Events.GET_BATCH_STARTED(once=2), fail, RuntimeError, epochs=1)
         assert "0 epochs and 2 steps" in capsys.readouterr().err
         compare_with_uninterrupted(cohort, tmp_path, pretrain, epochs=1)
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_killed_worker(self, cohort, tmp_path, stopped, pretrain, workers):
+        """As the system does when memory runs out. The step at hand ends, and one line says what helps."""
+
+        def kill():
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            time.sleep(0.5)  # the step goes on meanwhile
+
+        settings = {"epochs": 1, "epoch_length": 5, "num_workers": workers}
+        message = user_message(stopped(Events.ITERATION_STARTED(once=2), kill, RuntimeError, **settings))
+        assert "a process that loads data is gone (DataLoader worker (pid" in message
+        assert "killed by signal: Killed), most often because memory ran out: lower --num_workers" in message
+        assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and 2 steps" in message
+        assert "\n" not in message
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    def test_worker_killed_while_a_checkpoint_is_written(self, tmp_path, stopped, pretrain, cohort, monkeypatch):
+        """It is written all the same, and nobody takes the worker for a full disk."""
+        save, killed = torch.save, []
+
+        def kill(*args):
+            if not killed:
+                killed.append(multiprocessing.active_children()[0].pid)
+                os.kill(killed[0], signal.SIGKILL)
+                time.sleep(0.5)
+            save(*args)
+
+        monkeypatch.setattr(torch, "save", kill)
+        settings = {"epochs": 1, "epoch_length": 5, "num_workers": 1, "checkpoint_interval": 2}
+        message = user_message(stopped(Events.STARTED, lambda: None, RuntimeError, **settings))
+        assert "a process that loads data is gone" in message
+        assert re.search("0 epochs and [23] steps", message)  # one more where the worker had its data ready
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
 
 
 class TestFiles:
