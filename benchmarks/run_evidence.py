@@ -75,7 +75,7 @@ class Evidence:
         """What gives the features of a unit."""
         if self.plan["arms"][unit.arm].get("start") == "coordinates":
             return coordinates_reader
-        return local_reader(self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data))
+        return local_reader(self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data).backbone)
 
     def measure(self, unit: Unit) -> list[Value]:
         """The numbers of one unit; pre-trains where that is still to be done."""
@@ -87,7 +87,9 @@ class Evidence:
             return clustering(self.reader(unit), cohort, seed, **options)
         network = self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data)
         if unit.measure == "fine_tuning":
-            return fine_tuning(cast("UNetBackbone", network.backbone), cohort, unit.labelled, seed, **options)
+            probe = {k: v for k, v in self.plan["measures"]["linear_probe"].items() if k != "labelled"}
+            backbone = cast("UNetBackbone", network.backbone)
+            return fine_tuning(backbone, cohort, unit.labelled, seed, probe=probe, **options)
         if unit.measure == "propagation":
             return propagation(network, cohort, **options)
         if unit.measure == "rotation":

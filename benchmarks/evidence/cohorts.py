@@ -27,6 +27,7 @@ from scripts.data import cached_dataset
 from scripts.geometry import voxel_grid
 from scripts.networks import GVSL
 from scripts.structures import described_structures, number_structures
+from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLE = REPOSITORY / "bundle"
@@ -122,12 +123,12 @@ def make_network(plan: Mapping[str, Any], data: str, arm: str, seed: str, weight
     return network.eval()
 
 
-def local_reader(network: GVSL) -> Reader:
-    """The frozen local features f^l."""
+def local_reader(backbone: nn.Module) -> Reader:
+    """The frozen local features f^l of :class:`~scripts.backbone.UNetBackbone`."""
 
     def read(image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return network.backbone(image)[1][0]
+            return backbone(image)[1][0]
 
     return read
 

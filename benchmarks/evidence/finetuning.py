@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,33 +24,48 @@ from scripts.backbone import UNetBackbone
 from scripts.metrics import label_dice
 from scripts.transfer import SegmentationNetwork
 
-from .cohorts import Cohort
+from .cohorts import Cohort, local_reader
+from .probes import fit_probe
 from .results import Value
 
 
 def fine_tuning(
-    backbone: UNetBackbone, cohort: Cohort, labelled: str, seed: int, steps: int, interval: int, learning_rate: float
+    backbone: UNetBackbone,
+    cohort: Cohort,
+    labelled: str,
+    seed: int,
+    steps: int,
+    interval: int,
+    learning_rate: float,
+    head_learning_rate: float,
+    probe: Mapping[str, Any],
 ) -> list[Value]:
     """
     Dice of each held-back scan after fine-tuning all weights, the mean on the way, and the first step measured at
     which it has reached 90 % of its final value.
 
-    Whole scans, no augmentation, no choice of the best step: the arms differ in the start alone.
+    Whole scans, no augmentation, no choice of the best step: the arms differ in the start alone. The last layer starts
+    as the linear probe of the features (Kumar et al., ICLR 2022, "linear probing then fine-tuning"): otherwise most of
+    a short training goes into that layer, and the scale of the features decides how fast.
 
     Args:
         backbone: the start; it is left as it was.
         cohort: the set.
         labelled: number of labelled subjects, or "all".
-        seed: of the new layer and the order of the scans.
+        seed: of the probe and the order of the scans.
         steps: each of one scan.
         interval: steps between two measurements.
-        learning_rate: at the start; it falls to 0 by a cosine.
+        learning_rate: of the backbone, at the start; it falls to 0 by a cosine.
+        head_learning_rate: of the last layer.
+        probe: settings of :func:`~evidence.probes.fit_probe`.
     """
-    torch.manual_seed(seed)
+    start = fit_probe(local_reader(backbone), cohort, labelled, seed, **probe)
     model = SegmentationNetwork(copy.deepcopy(backbone), len(cohort.names) + 1).train()
+    model.head.load_state_dict(start.state_dict())
     scans = cohort.labelled(labelled)
     rng = np.random.default_rng(seed)
-    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
+    rates = {model.backbone: learning_rate, model.head: head_learning_rate}
+    optimiser = torch.optim.Adam([{"params": part.parameters(), "lr": rate} for part, rate in rates.items()])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
 

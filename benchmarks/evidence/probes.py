@@ -36,13 +36,12 @@ from .cohorts import Cohort, Reader
 from .results import Value
 
 
-def linear_probe(
-    reader: Reader, cohort: Cohort, labelled: str, seed: int, steps: int, learning_rate: float
-) -> list[Value]:
+def fit_probe(reader: Reader, cohort: Cohort, labelled: str, seed: int, steps: int, learning_rate: float) -> nn.Module:
     """
-    Dice of a 1x1x1 convolution on frozen features (paper, section 4.1), of each held-back scan.
+    A 1x1x1 convolution trained on frozen features (paper, section 4.1).
 
-    The features are standardised, which the convolution could do itself: it only helps the optimiser.
+    The features are standardised while it learns, which the convolution could do itself and does at last: it only helps
+    the optimiser.
 
     Args:
         reader: gives the features.
@@ -51,14 +50,17 @@ def linear_probe(
         seed: of the convolution's initialisation.
         steps: each of one scan, in turn.
         learning_rate: at the start; it falls to 0 by a cosine.
+
+    Returns:
+        the convolution of the features as they are.
     """
     torch.manual_seed(seed)
     scans = cohort.labelled(labelled)
     features = [reader(scan["image"][None]) for scan in scans]
-    pooled = torch.stack([part.flatten(1) for part in features])
-    spread, mean = torch.std_mean(pooled, dim=(0, 2))
+    spread, mean = torch.std_mean(torch.stack([part.flatten(1) for part in features]), dim=(0, 2))
+    spread = spread.clamp(min=1e-6)
     shape = (-1, *[1] * (features[0].dim() - 1))
-    spread, mean = spread.clamp(min=1e-6).reshape(shape), mean.reshape(shape)
+    features = [(part - mean.reshape(shape)) / spread.reshape(shape) for part in features]
     probe = nn.Conv3d(len(mean), len(cohort.names) + 1, kernel_size=1)
     optimiser = torch.optim.Adam(probe.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -66,13 +68,24 @@ def linear_probe(
     for step in range(steps):
         index = step % len(scans)
         optimiser.zero_grad()
-        loss(probe(((features[index] - mean) / spread)[None]), scans[index]["label"][None]).backward()
+        loss(probe(features[index][None]), scans[index]["label"][None]).backward()
         optimiser.step()
         schedule.step()
+    weight, bias = probe.state_dict().values()
+    weight /= spread.reshape(shape)
+    bias -= weight.flatten(1) @ mean
+    return probe
+
+
+def linear_probe(
+    reader: Reader, cohort: Cohort, labelled: str, seed: int, steps: int, learning_rate: float
+) -> list[Value]:
+    """Dice of each held-back scan by :func:`fit_probe`."""
+    probe = fit_probe(reader, cohort, labelled, seed, steps, learning_rate)
     values = []
     for scan in cohort.testing:
         with torch.no_grad():
-            found = probe(((reader(scan["image"][None]) - mean) / spread)[None]).argmax(dim=1, keepdim=True)
+            found = probe(reader(scan["image"][None])[None]).argmax(dim=1, keepdim=True)
         values.append(Value("dice", scan["name"], float(label_dice(found, scan["label"][None]))))
     return values
 

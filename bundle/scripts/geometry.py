@@ -181,6 +181,20 @@ def warp(
         return sample(image, voxel_grid(field.shape[2:], field) + field, mode, padding_mode)
 
 
+def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """
+    One displacement field for "``inner``, then ``outer``": ``u(p) = inner(p) + outer(p + inner(p))``.
+
+    Args:
+        outer: ``(B, N, D, H, W)`` in voxels.
+        inner: of the same shape.
+
+    Returns:
+        ``(B, N, D, H, W)`` in voxels.
+    """
+    return inner + warp(outer, inner, padding_mode="border")
+
+
 def exponential(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
     """
     The displacement field of a stationary velocity field, by scaling and squaring: ``u = v / 2^steps``, then ``steps``
@@ -197,7 +211,7 @@ def exponential(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
     """
     displacement = velocity / 2**steps
     for _ in range(steps):
-        displacement = displacement + warp(displacement, displacement, padding_mode="border")
+        displacement = compose(displacement, displacement)
     return displacement
 
 

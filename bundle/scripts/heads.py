@@ -24,6 +24,7 @@ from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
 from .blocks import LEAKY_RELU, group_norm, initialise
+from .cascade import CascadeHead
 from .correlation import CorrelationHead
 from .errors import InputError
 from .geometry import affine_about_centre, affine_displacement, exponential, fuse, linear_matrix, warp
@@ -184,8 +185,8 @@ def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **comm
 
     Args:
         kind: "convolution" for :class:`DeformableHead`, the paper's, or "correlation" for
-            :class:`~scripts.correlation.CorrelationHead`.
-        settings: arguments of each kind.
+            :class:`~scripts.correlation.CorrelationHead`, or "cascade" for the second and then the first.
+        settings: arguments of each kind; the cascade has none of its own.
         common: arguments of both: ``in_channels``, ``spatial_dims``, ``velocity_steps``.
 
     Returns:
@@ -195,8 +196,10 @@ def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **comm
         InputError: for another name.
     """
     kinds = {"convolution": DeformableHead, "correlation": CorrelationHead}
+    if kind == "cascade":
+        return CascadeHead([kinds[name](**common, **settings[name]) for name in ("correlation", "convolution")])
     if kind not in kinds:
-        raise InputError(f"matching_head is 'convolution' or 'correlation', not '{kind}'")
+        raise InputError(f"matching_head is 'convolution', 'correlation' or 'cascade', not '{kind}'")
     return kinds[kind](**common, **settings[kind])
 
 

@@ -24,12 +24,12 @@ import numpy as np
 import pytest
 import torch
 from evidence import results
-from evidence.cohorts import Cohort, coordinates_reader
+from evidence.cohorts import Cohort, coordinates_reader, local_reader
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
 from evidence.plan import Unit, list_units, merged, read_plan
 from evidence.pretraining import overlay
-from evidence.probes import classification, clustering, linear_probe, subject_leakage
+from evidence.probes import classification, clustering, fit_probe, linear_probe, subject_leakage
 from evidence.results import Value
 from evidence.table import compare, markdown, paired_p
 from scripts.backbone import UNetBackbone
@@ -215,6 +215,16 @@ class TestMeasures:
         assert mean(good, "dice") > 0.6 > 0.45 > mean(bad, "dice")
         assert [s["subject"] for s in small.labelled("2")] == [s["subject"] for s in small.labelled("all")][:2]
 
+    def test_probe_does_not_depend_on_scale_and_offset_of_features(self, small):
+        """It is a convolution of the features as they are, whatever was done to them while it learned."""
+        readers = [lambda image: image[0], lambda image: 1e-3 * image[0] + 5]
+        probes = [fit_probe(reader, small, "all", 0, steps=20, learning_rate=0.1) for reader in readers]
+        found = [
+            probe(reader(small.testing[0]["image"][None])[None]) for probe, reader in zip(probes, readers, strict=True)
+        ]
+        assert torch.allclose(*found, atol=0.02)
+        assert found[0].std() > 0.1
+
     def test_clustering(self, small):
         values = clustering(lambda image: torch.cat([image[0], 1 - image[0]]), small, 0, per_structure=20, neighbours=3)
         assert mean(values, "neighbour_purity") > 0.9
@@ -284,7 +294,8 @@ class TestMeasures:
         torch.manual_seed(0)
         backbone = UNetBackbone(features=(4, 8))
         before = {name: value.clone() for name, value in backbone.state_dict().items()}
-        values = fine_tuning(backbone, small, "3", 0, steps=60, interval=20, learning_rate=0.01)
+        rates = {"learning_rate": 0.01, "head_learning_rate": 0.02, "probe": {"steps": 3, "learning_rate": 0.1}}
+        values = fine_tuning(backbone, small, "3", 0, steps=60, interval=20, **rates)
         assert mean(values, "dice") > 0.6
         curve = {value.case: value.value for value in values if value.quantity == "dice_at_step"}
         assert list(curve) == ["20", "40", "60"]
@@ -292,7 +303,15 @@ class TestMeasures:
         reached = next(step for step, value in curve.items() if value >= 0.9 * curve["60"])
         assert mean(values, "steps_to_90_percent") == int(reached)
         assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
-        assert fine_tuning(backbone, small, "3", 0, steps=60, interval=20, learning_rate=0.01) == values
+        assert fine_tuning(backbone, small, "3", 0, steps=60, interval=20, **rates) == values
+
+    def test_fine_tuning_starts_at_the_linear_probe(self, small):
+        torch.manual_seed(0)
+        backbone, probe = UNetBackbone(features=(4, 8)), {"steps": 30, "learning_rate": 0.3}
+        still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "probe": probe}
+        tuned = fine_tuning(backbone, small, "3", 0, steps=1, interval=1, **still)
+        probed = linear_probe(local_reader(backbone), small, "3", 0, **probe)
+        assert [value for value in tuned if value.quantity == "dice"] == probed
 
     def test_classification(self, tmp_path):
         """Brightness is told from the mean features; scans of one subject never lie on both sides."""

@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import resource
 import shutil
 from pathlib import Path
 
+import kill_and_resume
 import nibabel as nib
 import numpy as np
 import pytest
@@ -118,16 +118,14 @@ class TestDisk:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
-def test_killed_at_a_random_moment(repository, tmp_path):
-    """As ``benchmarks/kill_and_resume.py`` does it many times."""
-    specification = importlib.util.spec_from_file_location(
-        "kill_and_resume", repository / "benchmarks" / "kill_and_resume.py"
-    )
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
-    tool.SETTINGS |= {"epochs": 3, "epoch_length": 4}
-    assert tool.main([str(tmp_path), "--kills", "1", "--seed", "1"]) == 0
-    assert len(json.loads((tmp_path / "kills.json").read_text())["kills"]) == 1
+def test_killed_at_a_random_moment(tmp_path, monkeypatch):
+    """As ``benchmarks/kill_and_resume.py`` does it many times; here while a checkpoint is being written."""
+    monkeypatch.setitem(kill_and_resume.SETTINGS, "epochs", 3)
+    monkeypatch.setitem(kill_and_resume.SETTINGS, "epoch_length", 4)
+    assert kill_and_resume.main([str(tmp_path), "--kills", "1", "--seed", "6"]) == 0
+    told = json.loads((tmp_path / "kills.json").read_text())
+    assert len(told["kills"]) == 1
+    assert all(run["same"] for run in told["runs"])
 
 
 @settings(
@@ -147,7 +145,7 @@ def test_killed_at_a_random_moment(repository, tmp_path):
     batch=st.integers(1, 3),
     size=st.tuples(*[st.integers(8, 17)] * 3),
     symmetric=st.booleans(),
-    head=st.sampled_from(["convolution", "correlation"]),
+    head=st.sampled_from(["convolution", "correlation", "cascade"]),
 )
 def test_any_scans_and_sizes_are_trained_on(
     tmp_path_factory, config_files, shape, spacing, axes, flips, dtype, features, batch, size, symmetric, head
