@@ -16,7 +16,7 @@ from scripts.backbone import UNetBackbone
 from scripts.errors import InputError
 from scripts.heads import AffineHead, DeformableHead, RestorationHead
 from scripts.networks import GVSL
-from scripts.transfer import SegmentationNetwork, load_pretrained
+from scripts.transfer import SegmentationNetwork, load_pretrained, parameter_groups
 
 FEATURES = (4, 8)
 
@@ -91,7 +91,11 @@ def test_something_else_than_weights_is_refused(tmp_path):
 def test_a_step_moves_the_backbone_unless_linear(linear):
     network = child(linear)
     before = [p.clone() for p in network.backbone.parameters()]
-    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1.0)
+    groups = parameter_groups(network, head_learning_rate=3.0)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == ([3.0] if linear else [1.0, 3.0])
+    known = {id(p) for group in groups for p in group["params"]}
+    assert known == {id(p) for p in network.parameters() if p.requires_grad}
     network(torch.rand(1, 1, 8, 8, 8)).square().mean().backward()
     head = network.head.weight.clone()
     optimizer.step()
