@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -51,6 +52,8 @@ SETTINGS: dict[str, Any] = {
 }
 MOMENTS = ("random", "change of an epoch", "writing a checkpoint")
 VICTIMS = ("all", "trainer", "loader")
+RUNS = 4
+"""At least, among which the kills are shared out: the last steps of a run could be killed for ever."""
 
 
 class Training:
@@ -252,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept, before = 0.0, len(kills)
         while True:
             training = start(f"killed_{len(runs)}", len(runs))
-            killed = interrupt(training, draw, (1 - kept) * duration) if len(kills) < args.kills else None
+            more = len(kills) < min(args.kills, before + math.ceil(args.kills / RUNS))
+            killed = interrupt(training, draw, (1 - kept) * duration) if more else None
             if training.process.wait() == 0:
                 break
             if killed is None:

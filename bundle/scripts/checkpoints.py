@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import struct
@@ -77,6 +76,30 @@ def write_text(text: str, path: Path) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def keep_copy(path: Path, number: int, keep: int) -> None:
+    """
+    Keep a file under a second name with a number, as ``checkpoint_0007.pt`` (the disk shares the content where it can).
+
+    Args:
+        path: the file.
+        number: of the copy, above those of earlier ones.
+        keep: copies to keep; older ones are removed.
+    """
+    copy = path.with_name(f"{path.stem}_{number:04d}{path.suffix}")
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(path, copy)
+    except OSError:  # a disk without links
+        write_atomically(copy, lambda file: file.write(path.read_bytes()))
+    for old in kept_copies(path)[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def kept_copies(path: Path) -> list[Path]:
+    """What :func:`keep_copy` has kept, the newest last."""
+    return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
+
+
 def load_file(path: str | Path) -> Any:
     """
     Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
@@ -127,56 +150,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
             f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
         )
     module.load_state_dict(weights)
-
-
-def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
-    """
-    Make the output folders, before anything expensive starts.
-
-    Args:
-        output_dir: folder of the run.
-        resume: whether a run found there is to go on.
-        ckpt_dir: folder of the checkpoints, where it is another one.
-
-    Raises:
-        InputError: when a folder cannot be written, or holds a run that would be overwritten.
-    """
-    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".write_test"
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another rank may have been faster
-        except OSError as error:
-            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
-        if (folder / CHECKPOINT).exists() and not resume:
-            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
-
-
-def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
-    """
-    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
-
-    Args:
-        output_dir: folder of the run.
-        settings: plain values by config id.
-
-    Raises:
-        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
-    """
-    path = Path(output_dir) / "settings.json"
-    text = json.dumps(dict(settings), indent=4) + "\n"
-    before: dict[str, Any] = {}
-    if path.is_file() and (path.parent / CHECKPOINT).is_file():
-        with suppress(ValueError):  # damaged: written anew
-            before = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in json.loads(text).items():
-        if before.get(name, value) != value:
-            raise InputError(
-                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
-                "another --output_dir"
-            )
-    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it
 
 
 class ModelLoader:

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedTrainer, Workflow
 from torch import nn
 
-from .checkpoints import CHECKPOINT, MODEL, load_file, load_weights, save_atomically, write_atomically
+from .checkpoints import CHECKPOINT, MODEL, keep_copy, kept_copies, load_file, load_weights, save_atomically
 from .distributed import any_rank, is_lost_process
 from .draws import DrawSampler
 from .errors import InputError, is_lost_worker, user_message
@@ -129,7 +128,7 @@ class TrainingState:
         try:
             return load_file(self.path)
         except InputError as error:
-            older = sorted(self.folder.glob(f"{self.path.stem}_*.pt"))
+            older = kept_copies(self.path)
             raise InputError(f"{error}" + (f"; copy {older[-1]} over it to go on" if older else "")) from error
 
     def _follow_schedule(self) -> None:
@@ -201,7 +200,7 @@ class TrainingState:
             save_atomically(self.network.state_dict(), self.model_folder / MODEL)
         self._write(engine, 0)
         if self.keep > 1 and get_rank() == 0:
-            self._keep_copy(self.folder / f"{self.path.stem}_{engine.state.epoch:04d}.pt")
+            keep_copy(self.path, engine.state.epoch, self.keep)
 
     def _write(self, engine: SupervisedTrainer, step: int) -> None:
         metrics = [metric.state_dict() for metric in self.metrics] if step else []  # of all ranks
@@ -220,13 +219,3 @@ class TrainingState:
             "random_state": random_state(),
         }
         save_atomically(content, self.path)
-
-    def _keep_copy(self, copy: Path) -> None:
-        """Give the checkpoint a second name (or a copy, where the disk has no links) and drop the oldest ones."""
-        copy.unlink(missing_ok=True)
-        try:
-            os.link(self.path, copy)
-        except OSError:
-            write_atomically(copy, lambda file: file.write(self.path.read_bytes()))
-        for old in sorted(self.folder.glob(f"{self.path.stem}_*.pt"))[: -self.keep]:
-            old.unlink(missing_ok=True)
