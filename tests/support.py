@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import itk
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pydicom
+from mlflow import MlflowClient
+from monai.utils import path_to_sqlite_uri
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -84,3 +87,17 @@ def marker(axis, end):
     volume = np.zeros(SIZE, np.float32)
     volume[(slice(None),) * axis + (slice(-2, None) if end else slice(0, 2),)] = 1
     return volume
+
+
+def tracked_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs that MLflow knows of an output folder, first one first: status, metrics by name and step, artifacts."""
+    client = MlflowClient(tracking_uri=path_to_sqlite_uri(folder / "mlruns.db"))
+    experiment = client.get_experiment_by_name("monai_experiment")
+    found = []
+    for run in client.search_runs(experiment.experiment_id, order_by=["start_time ASC"]):
+        key = run.info.run_id
+        metrics = {name: {m.step: m.value for m in client.get_metric_history(key, name)} for name in run.data.metrics}
+        paths = [file.path for place in (None, "pictures") for file in client.list_artifacts(key, place)]
+        files = {path: Path(client.download_artifacts(key, path)) for path in paths if path != "pictures"}
+        found.append({"status": run.info.status, "metrics": metrics, "artifacts": files})
+    return found

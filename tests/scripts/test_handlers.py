@@ -13,8 +13,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +21,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from scripts.checkpoints import CHECKPOINT
 from scripts.errors import InputError
-from scripts.handlers import History, MatchingPicture, ProgressBar, StopAtBrokenLoss
+from scripts.handlers import MatchingPicture, ProgressBar, StopAtBrokenLoss
 
 
 @pytest.fixture
@@ -121,60 +119,6 @@ class TestProgressBar:
         with pytest.raises(ZeroDivisionError):
             engine.run([0, 0, 0], max_epochs=1)
         assert capsys.readouterr().err.endswith("\n")
-
-
-class TestHistory:
-    def run(self, folder, epochs, start=0, value=0.0, interval=1):
-        """An engine whose epochs have a loss of ``value + epoch``; validated every ``interval`` epochs."""
-        evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}))
-        engine = trainer()
-
-        @engine.on(Events.STARTED)
-        def go_on():
-            engine.state.epoch = start
-
-        @engine.on(Events.EPOCH_COMPLETED)
-        def measure():
-            names = ("train_loss", "matching", "smoothness", "restoration")
-            engine.state.metrics = dict.fromkeys(names, value + engine.state.epoch)
-            after = 0.5 + engine.state.epoch / 100
-            evaluator.state.metrics = {"ncc_before": 0.5, "ncc_after": after, "folded_percentage": 0.25}
-
-        History(str(folder), evaluator, interval).attach(engine)
-        engine.run([0], max_epochs=epochs)
-        with (folder / "history.csv").open() as file:
-            return list(csv.DictReader(file))
-
-    def test_one_row_an_epoch(self, tmp_path):
-        rows = self.run(tmp_path, 4, interval=2)
-        assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-        assert [row["train_loss"] for row in rows] == ["1.0", "2.0", "3.0", "4.0"]
-        assert [row["ncc_after"] for row in rows] == ["", "0.52", "", "0.54"]
-        assert {row["learning_rate"] for row in rows} == {"0.01"}
-
-    def test_resumed_epochs_replace_theirs(self, tmp_path):
-        """A row written just before an interruption, whose checkpoint was not, gives way."""
-        self.run(tmp_path, 3)
-        rows = self.run(tmp_path, 4, start=2, value=10)
-        assert [row["train_loss"] for row in rows] == ["1.0", "2.0", "13.0", "14.0"]
-
-    def test_fresh_run_forgets_an_old_history(self, tmp_path):
-        self.run(tmp_path, 3)
-        assert [row["train_loss"] for row in self.run(tmp_path, 2, value=10)] == ["11.0", "12.0"]
-
-    def test_summary(self, tmp_path, capsys):
-        self.run(tmp_path, 3)
-        shown = capsys.readouterr().out
-        for line in (
-            r"Pre-training ended after epoch 3",
-            r"train loss +1\.0000 +3\.0000",
-            r"held-back pairs, epoch 3 +unmatched +matched",
-            r"NCC \(1 is equal\) +0\.5000 +0\.5300",
-            r"folded voxels, % +0\.2500",
-        ):
-            assert re.search(line, shown), line
-        assert str(tmp_path / "curves.png") in shown
-        assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 def test_picture_every_few_epochs_of_the_first_pair(tmp_path):
