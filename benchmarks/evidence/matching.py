@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scripts.geometry import affine_about_centre, affine_displacement, inside_volume, linear_matrix, warp
+from scripts.fields import inside_volume
+from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
 from scripts.metrics import folded_percentage, label_dice
 from scripts.networks import GVSL
 

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from .errors import InputError
-from .geometry import inside_volume, warp
+from .fields import inside_volume
+from .geometry import warp
 
 
 def box_sum(image: torch.Tensor, size: int) -> torch.Tensor:

@@ -21,7 +21,8 @@ import torch
 from ignite.metrics import Average
 from monai.networks.utils import one_hot
 
-from .geometry import inside_volume, jacobian_determinant, warp
+from .fields import inside_volume, jacobian_determinant
+from .geometry import warp
 from .losses import GVSLLoss, LocalNCCLoss
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .geometry import inside_volume
+from .fields import inside_volume
 from .losses import LocalNCCLoss
 from .pairing import Paths, expand, list_pairs
 from .scans import find_scans

@@ -21,7 +21,8 @@ from monai.inferers import Inferer
 from torch.nn import functional
 
 from .errors import InputError
-from .geometry import fuse, inside_volume, warp
+from .fields import inside_volume
+from .geometry import fuse, warp
 from .losses import LocalNCCLoss, SmoothnessLoss
 
 

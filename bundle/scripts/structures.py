@@ -24,7 +24,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 
 from .errors import InputError
-from .geometry import jacobian_determinant, warp
+from .fields import jacobian_determinant
+from .geometry import warp
 from .losses import LocalNCCLoss
 from .metrics import MatchingQuality
 from .networks import GVSL

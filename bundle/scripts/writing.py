@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .geometry import inside_volume
+from .fields import inside_volume
 from .world import WorldMatch, jacobian_determinant, resample
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")

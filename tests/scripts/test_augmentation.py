@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scripts.augmentation import RandAffineElasticd, smooth
 from scripts.errors import InputError
-from scripts.geometry import jacobian_determinant
+from scripts.fields import jacobian_determinant
 
 
 def test_smooth_is_a_gaussian_filter_with_zeros_outside():

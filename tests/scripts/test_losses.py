@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from scripts.errors import InputError
-from scripts.geometry import inside_volume, warp
+from scripts.fields import inside_volume
+from scripts.geometry import warp
 from scripts.losses import GVSLLoss, LocalNCCLoss, SmoothnessLoss, box_sum
 from torch.nn import functional
 

@@ -17,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ignite.engine import Engine
-from scripts.geometry import inside_volume, warp
+from scripts.fields import inside_volume
+from scripts.geometry import warp
 from scripts.losses import GVSLLoss, LocalNCCLoss
 from scripts.metrics import (
     MatchingQuality,
