@@ -145,13 +145,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
     parser.add_argument("--measures", nargs="+", help="some of the measures")
     parser.add_argument("--across", action="store_true", help="measure also on the sets not pre-trained on")
+    parser.add_argument("--report", action="store_true", help="only the table and figures of what is measured already")
     parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
     given = parser.parse_args(arguments)
     plan = read_plan(given.plan, given.quick)
     units = list_units(plan, given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across)
     given.out.mkdir(parents=True, exist_ok=True)
     evidence = Evidence(plan, given.data.resolve(), given.out.resolve())
-    evidence.run(units)
+    if not given.report:
+        evidence.run(units)
     evidence.report(units)
 
 

@@ -63,8 +63,8 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         spacing: voxel size in millimetres, so that rotations are rigid; 1 without one.
         prob: probability of the transform.
         padding_mode: what lies outside: "border" or "zeros".
-        shared: one map for all keys, as in the paper; False draws one for each, so that two images of a pair also differ
-            in their pose.
+        shared: one map for all keys, as in the paper; False draws one for each, so that the images of a pair also
+            differ in their pose.
         allow_missing_keys: skip keys that are not there.
     """
 

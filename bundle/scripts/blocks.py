@@ -40,7 +40,7 @@ class SingleVolumeConv3d(nn.Conv3d):
     (``make benchmark`` measures it). Such a volume is passed as a batch of its two overlapping halves: the same sums.
     """
 
-    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:  # noqa: A002
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if torch.jit.is_scripting():
             return functional.conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         elif not self._is_slow(input):

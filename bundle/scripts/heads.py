@@ -175,8 +175,17 @@ class DeformableHead(nn.Module):
         Returns:
             ``(B, N, D, H, W)`` in voxels.
         """
-        field = self.displacement(self.conv(torch.cat([moving, fixed], dim=1))).float()
+        field = self.displacement(self.hidden(moving, fixed)).float()
         return exponential(field, self.velocity_steps) if self.velocity_steps else field
+
+    def hidden(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """What the displacement is read from: the double convolution of both, ``(B, hidden channels, D, H, W)``."""
+        return self.conv(self.join(moving, fixed))
+
+    @staticmethod
+    def join(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Both as channels, ``(B, 2 C, D, H, W)``."""
+        return torch.cat([moving, fixed], dim=1)
 
 
 def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **common: Any) -> nn.Module:

@@ -9,26 +9,56 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Memory for time: activations that are computed again in the backward pass."""
+"""Memory for time: what is cheap to compute is computed again in the backward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .correlation import CorrelationHead
 
-def checkpoint_activations(network: nn.Module, enabled: bool = True) -> None:
+recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing within is random
+
+
+def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     """
-    Keep only what goes into each level of a backbone; what happens within is computed again when its gradient is
-    needed. Losses and gradients stay the same; a step takes longer.
+    Keep what convolutions give and levels pass on; normalisation, activation, pooling, up-sampling, concatenation and
+    correlation are computed again when a gradient is needed. Losses and gradients stay the same, bit for bit; a step
+    takes a little longer (``make benchmark ARGS=--options`` measures how much).
 
     Args:
-        network: with a ``backbone`` that has ``stem``, ``downs`` and ``ups`` (:class:`~scripts.backbone.UNetBackbone`).
+        network: :class:`~scripts.networks.GVSL` around a :class:`~scripts.backbone.UNetBackbone`.
         enabled: False leaves the network as it is.
     """
-    if enabled:
-        backbone: nn.Module = network.backbone  # type: ignore[assignment]
-        for level in [backbone.stem, *backbone.downs, *backbone.ups]:  # type: ignore[misc]
-            level.forward = partial(checkpoint, level.forward, use_reentrant=False)
+    if not enabled:
+        return
+    backbone, head = network.backbone, network.deformable_head
+    backbone.stem.forward = partial(_two_convolutions, backbone.stem, nn.Identity())
+    for down in backbone.downs:
+        down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
+    for up in backbone.ups:
+        up.forward = partial(_two_convolutions, up.convs, partial(_up_and_join, up))
+    if isinstance(head, CorrelationHead):
+        head.forward = partial(recomputed, head.forward)  # type: ignore[method-assign]
+    else:
+        head.hidden = partial(_two_convolutions, head.conv, head.join)
+
+
+def _two_convolutions(convs: Any, before: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """
+    ``convs(before(*inputs))`` with MONAI's ``TwoConv``. Each part that is computed again ends with a convolution, which is not: PyTorch stops as
+    soon as it has the last tensor that was kept, the convolution's input.
+    """
+    first, second = convs.conv_0, convs.conv_1
+    middle = recomputed(lambda *given: first.conv(before(*given)), *inputs)
+    return second.adn(recomputed(lambda given: second.conv(first.adn(given)), middle))
+
+
+def _up_and_join(up: Any, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
+    return torch.cat([skipped, up.upsample(below)], dim=1)

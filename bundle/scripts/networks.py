@@ -66,12 +66,13 @@ class GVSL(nn.Module):
         Returns:
             without ``moving``: the restored image ``(B, C, D, H, W)``. With it a dictionary:
 
-            - ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - ``affine``: ``(B, N, N + 1)``, voxels of the fixed grid to voxels of the moving image;
             - ``local_displacement``: the deformable head's field, in the affine-aligned frame, ``(B, N, D, H, W)``
               voxels;
             - ``displacement``: both fused, ``(B, N, D, H, W)`` in voxels;
-            - ``restored``: the ``corrupted`` image restored, ``(B, C, D, H, W)``;
+            - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
+            - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
+              restored, ``(B, C, D, H, W)``;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
         if moving is None:
@@ -82,11 +83,11 @@ class GVSL(nn.Module):
         both_ways = self.symmetric and self.training
         if both_ways:  # one batch: the second half matches the other way
             fixed_features, moving_features = features, tuple(both.roll(len(fixed), dims=0) for both in features)
-            moving = torch.cat([moving, fixed])
         else:
             fixed_features, moving_features = zip(*(both.chunk(2) for both in features), strict=True)
         result = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
-        result["warped"] = warp(moving, result["displacement"])
+        if not self.training:
+            return {"warped": warp(moving, result["displacement"]), **result}
         restorable = moving_features if self.corrupted == "moving" else fixed_features
         result["restored"] = self.restoration_head(restorable[1])
         if not both_ways:

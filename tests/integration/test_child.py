@@ -30,6 +30,7 @@ from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from monai.bundle import ConfigParser
 from scripts.backbone import UNetBackbone
+from support import tracked_runs
 from zoo.files import SCHEMA
 
 NAME = "blob_mr_segmentation"
@@ -134,8 +135,13 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     backbone = UNetBackbone(features=(4, 8))
     torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
     few = {"epochs": 2, "epoch_length": 4, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
+    few |= {"bfloat16": True, "tracking": "mlflow"}
     done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", mode="linear", **few)
     assert done.returncode == 0, done.stdout + done.stderr
+    (tracked,) = tracked_runs(tmp_path / "run")
+    assert [len(tracked["metrics"][name]) for name in ("train_loss", "train_dice", "val_dice")] == [8, 2, 2]
+    (config,) = tracked["artifacts"].values()
+    assert json.loads(config.read_text())["mode"] == "linear"
     assert "tensors" in done.stdout
     assert "6 train, 1 validation, 1 test cases" in done.stdout
     weights = torch.load(bundle / "models" / "model.pt", weights_only=True)

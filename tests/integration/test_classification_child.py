@@ -27,7 +27,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from scripts.backbone import UNetBackbone
 from scripts.errors import user_message
-from support import write_nifti
+from support import tracked_runs, write_nifti
 
 NAME = "blob_mr_classification"
 SIZE = 16
@@ -96,8 +96,12 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     backbone = UNetBackbone(features=(4, 8))
     torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
     course = {"epochs": 6, "epoch_length": 6, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
+    course |= {"bfloat16": True, "tracking": "mlflow"}
     done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", **course)
     assert done.returncode == 0, done.stdout + done.stderr
+    (tracked,) = tracked_runs(tmp_path / "run")
+    assert [len(tracked["metrics"][name]) for name in ("train_loss", "train_auc", "val_auc")] == [36, 6, 6]
+    assert len(tracked["artifacts"]) == 1
     count = len(backbone.state_dict())
     assert f"backbone: {count} of {count} tensors" in done.stdout
     assert "12 train, 4 validation, 4 test cases" in done.stdout

@@ -164,10 +164,9 @@ def test_interface(dims, size):
         restored = network(fixed)
         found = network(fixed, moving)
     assert restored.shape == fixed.shape
-    assert set(found) == {"warped", "affine", "local_displacement", "displacement", "restored"}
+    assert set(found) == {"warped", "affine", "local_displacement", "displacement"}
     assert found["affine"].shape == (2, dims, dims + 1)
     assert found["displacement"].shape == found["local_displacement"].shape == (2, dims, *size)
-    assert found["restored"].shape == moving.shape
     torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
     assert (found["warped"] - moving).abs().max() > 0.01
 
@@ -175,7 +174,17 @@ def test_interface(dims, size):
 def test_a_new_network_does_not_move_anything():
     """Before training the match is the identity: the warped image is the moving one."""
     fixed, moving = images((9, 8, 7))
-    torch.testing.assert_close(small_network()(fixed, moving)["warped"], moving, atol=1e-4, rtol=0)
+    torch.testing.assert_close(small_network().eval()(fixed, moving)["warped"], moving, atol=1e-4, rtol=0)
+
+
+def test_only_what_is_used_is_computed():
+    """The losses warp the clean image themselves; a match restores nothing."""
+    fixed, moving = images((8, 8, 8))
+    network = small_network(symmetric=True)
+    found = network(fixed, moving)
+    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "backward"}
+    assert set(found["backward"]) == set(found) - {"backward"}
+    assert set(network.eval()(fixed, moving)) == {"affine", "local_displacement", "displacement", "warped"}
 
 
 @pytest.mark.parametrize("corrupted", ["moving", "fixed"])

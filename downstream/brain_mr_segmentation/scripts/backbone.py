@@ -109,8 +109,8 @@ class UNetBackbone(nn.Module):
         for index, up in enumerate(self.ups):
             local = up(local, levels[-2 - index])
         padding = self.padding(list(image.shape[2:]))
-        for axis, size in enumerate(image.shape[2:]):
-            local = local.narrow(2 + axis, padding[-2 - 2 * axis], size)
+        if max(padding) > 0:  # without the question three copies of the largest gradient
+            local = functional.pad(local, [-zeros for zeros in padding])
         return levels[-1], local
 
     def padding(self, size: list[int]) -> list[int]:

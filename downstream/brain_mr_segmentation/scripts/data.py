@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 
 from .checkpoints import load_file, save_atomically
 from .errors import InputError, check_numbers
-from .scans import check_scan, file_stamp
+from .reading import check_scan, file_stamp
 
 
 def split_subjects(

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .cases import GEOMETRY_TOLERANCE
 from .errors import InputError, check_flags, check_numbers, refuse_or_leave_out
 from .layouts import laid_out_images
-from .scans import check_scan
+from .reading import check_scan
 
 WRITERS = {".nii": NibabelWriter, ".nii.gz": NibabelWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
 RECORD = "prepared.json"

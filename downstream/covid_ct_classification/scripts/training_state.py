@@ -13,17 +13,11 @@
 
 from __future__ import annotations
 
-import os
-import random
-import shutil
-import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.distributed import get_rank, get_world_size
 from ignite.engine import Events
@@ -31,32 +25,12 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedTrainer, Workflow
 from torch import nn
 
-from .checkpoints import CHECKPOINT, MODEL, load_file, load_weights, save_atomically
+from .checkpoints import CHECKPOINT, MODEL, keep_copy, kept_copies, load_file, load_weights, save_atomically
 from .distributed import any_rank, is_lost_process
 from .draws import DrawSampler
-from .errors import InputError
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every global random number generator, as tensors and plain containers."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Undo everything drawn since :func:`random_state` gave ``state``."""
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+from .errors import InputError, is_lost_worker, user_message
+from .interruptions import Interruptions
+from .random_state import random_state, restore_random_state
 
 
 class TrainingState:
@@ -66,7 +40,8 @@ class TrainingState:
 
     The checkpoint is written after every epoch; where the draws are numbered (:class:`~scripts.draws.DrawSampler`) also
     within an epoch: every ``interval`` steps, on Ctrl-C or SIGTERM (a scheduler's notice) after the step at hand, and,
-    in a single process, when data cannot be read any more. Of several processes the first one writes.
+    in a single process, when data cannot be read any more or a process that reads them has been killed. Of several
+    processes the first one writes.
 
     Args:
         folder: where to.
@@ -99,18 +74,18 @@ class TrainingState:
         self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
         self.metrics = list(metrics)
         self.metric_states: list[Mapping[str, Any]] = []
-        self.stop_asked = self.between_steps = False
-        self.handlers: dict[int, Any] = {}
+        self.interruptions = Interruptions()
+        self.between_steps = False
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Register with the trainer, after the handlers that validate and step the schedule and the progress bar."""
         engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.STARTED, self.listen)
+        engine.add_event_handler(Events.STARTED, self.interruptions.listen)
         engine.add_event_handler(Events.EPOCH_STARTED, self.load_metrics)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.before_step)
         engine.add_event_handler(Events.ITERATION_STARTED, lambda: setattr(self, "between_steps", False))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.stop_listening)
+        engine.add_event_handler(Events.COMPLETED, self.interruptions.stop_listening)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     @property
@@ -153,7 +128,7 @@ class TrainingState:
         try:
             return load_file(self.path)
         except InputError as error:
-            older = sorted(self.folder.glob(f"{self.path.stem}_*.pt"))
+            older = kept_copies(self.path)
             raise InputError(f"{error}" + (f"; copy {older[-1]} over it to go on" if older else "")) from error
 
     def _follow_schedule(self) -> None:
@@ -171,36 +146,16 @@ class TrainingState:
                 metric.load_state_dict(state)
         self.metric_states = []
 
-    def listen(self, engine: SupervisedTrainer) -> None:
-        """Take Ctrl-C and SIGTERM for the wish to stop after this step; a second Ctrl-C ends at once."""
-        owner = os.getpid()
-
-        def asked(number: int, frame: Any) -> None:
-            if os.getpid() != owner:  # a worker that inherited this: Ctrl-C is the main process' affair
-                if number == signal.SIGTERM:
-                    os._exit(0)
-                return
-            if self.stop_asked and number == signal.SIGINT and get_world_size() == 1:
-                raise KeyboardInterrupt
-            if not self.stop_asked and get_rank() == 0:
-                print("\nstopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-            self.stop_asked = True
-
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop_listening(self) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
-
     def before_step(self, engine: SupervisedTrainer) -> None:
         """Between two steps: save where it is time, stop where that was asked for."""
         self.between_steps = True
+        self.interruptions.watch_workers()
+        if self.interruptions.lost_worker is not None:
+            raise self.interruptions.lost_worker
         step = engine.state.iteration % engine.state.epoch_length
         if step % engine.accumulation_steps:
             return  # gradients of an unfinished step are not kept
-        stop = any_rank(self.stop_asked)
+        stop = any_rank(self.interruptions.stop_asked)
         due = self.interval and step and step % self.interval == 0
         if step and (stop or due) and self._exact(engine):
             self._write(engine, step)
@@ -213,7 +168,7 @@ class TrainingState:
 
     def failed(self, engine: SupervisedTrainer, error: BaseException) -> None:
         """Keep what can be kept, say so, and hand the error on."""
-        self.stop_listening()
+        self.interruptions.stop_listening()
         if is_lost_process(error):
             raise InputError(f"another process of this training is gone, so this one ends; {self._kept()}") from error
         step = engine.state.iteration % (engine.state.epoch_length or 1)
@@ -221,7 +176,10 @@ class TrainingState:
         if unexpected and step and not step % engine.accumulation_steps and get_world_size() == 1:
             self.between_steps = False  # the engine hands an error on twice
             self._write(engine, step)
-            print(f"\n{self._kept()}", file=sys.stderr, flush=True)
+            if not is_lost_worker(error):
+                print(f"\n{self._kept()}", file=sys.stderr, flush=True)
+        if is_lost_worker(error):
+            raise InputError(f"{user_message(error)}; {self._kept()}") from error
         raise error
 
     def _kept(self) -> str:
@@ -242,7 +200,7 @@ class TrainingState:
             save_atomically(self.network.state_dict(), self.model_folder / MODEL)
         self._write(engine, 0)
         if self.keep > 1 and get_rank() == 0:
-            self._keep_copy(self.folder / f"{self.path.stem}_{engine.state.epoch:04d}.pt")
+            keep_copy(self.path, engine.state.epoch, self.keep)
 
     def _write(self, engine: SupervisedTrainer, step: int) -> None:
         metrics = [metric.state_dict() for metric in self.metrics] if step else []  # of all ranks
@@ -261,13 +219,3 @@ class TrainingState:
             "random_state": random_state(),
         }
         save_atomically(content, self.path)
-
-    def _keep_copy(self, copy: Path) -> None:
-        """Give the checkpoint a second name (or a copy, where the disk has no links) and drop the oldest ones."""
-        copy.unlink(missing_ok=True)
-        try:
-            os.link(self.path, copy)
-        except OSError:
-            shutil.copyfile(self.path, copy)
-        for old in sorted(self.folder.glob(f"{self.path.stem}_*.pt"))[: -self.keep]:
-            old.unlink(missing_ok=True)

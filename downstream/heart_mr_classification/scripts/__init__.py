@@ -10,3 +10,7 @@
 # limitations under the License.
 
 """Components of the GVSL bundle, each usable alone by its ``_target_``."""
+
+from .reading import set_up_readers
+
+set_up_readers()  # before any component makes a reader of scans

@@ -13,8 +13,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +26,17 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from .errors import InputError
+from .errors import InputError, is_lost_worker
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+
+DAMAGED = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, zlib.error),
+    *(RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError),
+)
+"""What reading a file that is cut short, overwritten, hostile or of another kind raises."""
+NO_MEMORY = "DefaultCPUAllocator"
+"""Part of PyTorch's RuntimeError when memory has run out."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str = "output_dir", part: str = "") -> None:
@@ -65,19 +76,54 @@ def write_text(text: str, path: Path) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def keep_copy(path: Path, number: int, keep: int) -> None:
+    """
+    Keep a file under a second name with a number, as ``checkpoint_0007.pt`` (the disk shares the content where it can).
+
+    Args:
+        path: the file.
+        number: of the copy, above those of earlier ones.
+        keep: copies to keep; older ones are removed.
+    """
+    copy = path.with_name(f"{path.stem}_{number:04d}{path.suffix}")
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(path, copy)
+    except OSError:  # a disk without links
+        write_atomically(copy, lambda file: file.write(path.read_bytes()))
+    for old in kept_copies(path)[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def kept_copies(path: Path) -> list[Path]:
+    """What :func:`keep_copy` has kept, the newest last."""
+    return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
+
+
 def load_file(path: str | Path) -> Any:
     """
     Read a file that :func:`save_atomically` wrote; code in it is never run (``weights_only``).
 
     Raises:
-        InputError: when it is missing, damaged, or holds more than tensors and plain containers.
+        InputError: when it is missing, cannot be read, is damaged, or holds more than tensors and plain containers.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            if zipfile.is_zipfile(file):  # PyTorch writes checksums, but does not look at them
+                with zipfile.ZipFile(file) as archive:
+                    damaged = archive.testzip()
+                if damaged:
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except Exception as error:  # damaged pickles raise anything
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except DAMAGED as error:
+        if NO_MEMORY in str(error) or is_lost_worker(error):  # RuntimeErrors that are not about the file
+            raise
         raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+    return content
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
@@ -104,56 +150,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
             f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
         )
     module.load_state_dict(weights)
-
-
-def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
-    """
-    Make the output folders, before anything expensive starts.
-
-    Args:
-        output_dir: folder of the run.
-        resume: whether a run found there is to go on.
-        ckpt_dir: folder of the checkpoints, where it is another one.
-
-    Raises:
-        InputError: when a folder cannot be written, or holds a run that would be overwritten.
-    """
-    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".write_test"
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another rank may have been faster
-        except OSError as error:
-            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
-        if (folder / CHECKPOINT).exists() and not resume:
-            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
-
-
-def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
-    """
-    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
-
-    Args:
-        output_dir: folder of the run.
-        settings: plain values by config id.
-
-    Raises:
-        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
-    """
-    path = Path(output_dir) / "settings.json"
-    text = json.dumps(dict(settings), indent=4) + "\n"
-    before: dict[str, Any] = {}
-    if path.is_file() and (path.parent / CHECKPOINT).is_file():
-        with suppress(ValueError):  # damaged: written anew
-            before = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in json.loads(text).items():
-        if before.get(name, value) != value:
-            raise InputError(
-                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
-                "another --output_dir"
-            )
-    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it
 
 
 class ModelLoader:

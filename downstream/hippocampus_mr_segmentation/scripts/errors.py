@@ -30,6 +30,11 @@ class InputError(ValueError):
     """What was given cannot be used: the message names the culprit and the remedy, in one line per culprit."""
 
 
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether an error of PyTorch's says that a process which loads data has been killed."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
 def user_message(error: BaseException | None) -> str | None:
     """
     The line to show for an error that the user can mend, or None for a programming error.
@@ -40,8 +45,8 @@ def user_message(error: BaseException | None) -> str | None:
         error: an exception, with its ``__cause__`` and ``__context__``.
 
     Returns:
-        the message of the first :class:`InputError` of the chain; a line about the option for a component that was
-        given an argument it does not have; None otherwise.
+        the message of the first :class:`InputError` of the chain; a line about a disk that takes no more, a process
+        that loads data and was killed, or an option that a component does not have; None otherwise.
     """
     component = ""
     while error is not None:
@@ -59,6 +64,12 @@ def user_message(error: BaseException | None) -> str | None:
             and not os.path.isdir(os.path.dirname(error.filename))
         ):
             return f"the folder of {error.filename} is not there any more: bring it back and pass --resume True"
+        if is_lost_worker(error):
+            how = str(error).split(". ")[0].strip(". ")
+            return (
+                f"a process that loads data is gone ({how}), most often because memory ran out: lower --num_workers or "
+                "--cache_rate, or (pre-training) keep prepared scans on disk with --cache_dir"
+            )
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))

@@ -19,23 +19,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from monai.data import ITKReader
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from .errors import InputError
+from .errors import InputError, refuse_or_leave_out
 from .layouts import laid_out_images, listed_images
+from .reading import check_scan, file_stamp
 
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-
-# Some public files (CANDI's) store rotations rounded a little beyond unit length, which nibabel refuses by default.
-nib.Nifti1Header.quaternion_threshold = 10 * np.finfo(np.float32).eps
 
 SubjectKey = str | Callable[[str], Any] | None
 
@@ -85,64 +78,6 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
             "found in this path"
         )
     return match.group(1) if match.groups() else match.group(0)
-
-
-class _SeriesReader(ITKReader):
-    """Tells how uneven slices lie, in slices: ITK drops unreadable ones and stretches the rest over the gap."""
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        array, meta = super().get_data(img)
-        deviation = dict(img).get("ITK_non_uniform_sampling_deviation", 0)
-        return array, {**meta, "gap": deviation / list(img.GetSpacing())[-1]}
-
-
-@cache
-def _loader(series: bool) -> LoadImage:
-    return LoadImage(reader=_SeriesReader if series else None, image_only=True, ensure_channel_first=True)
-
-
-def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
-    """
-    What makes a scan unusable.
-
-    Args:
-        path: a volume file or the folder of a DICOM series.
-        spatial_dims: 2 or 3.
-        min_size: voxels that each axis must have.
-        constant: accept an image that is the same everywhere (an empty label map).
-
-    Returns:
-        the problem and its remedy; None for a usable scan.
-    """
-    if not os.path.exists(path):
-        return "does not exist; correct dataset.json"
-    try:
-        scan = _loader(os.path.isdir(path))(path)
-        image, affine = np.asarray(scan), np.asarray(scan.affine)
-    except Exception as error:  # a damaged file may raise anything, from any reader
-        reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
-        return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
-    if scan.meta.get("gap", 0) > 0.5:
-        return "lacks slices: some are missing or damaged; copy the series anew or remove it"
-    channels, size = image.shape[0], image.shape[1:]
-    if channels != 1:
-        return f"holds {channels} volumes or colours; store one scan a file"
-    if len(size) != spatial_dims or min(size) < min_size:
-        shown = " x ".join(str(n) for n in size)
-        return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
-    if not np.isfinite(image).all():
-        return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
-    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        return "has no valid orientation and spacing (its affine matrix is singular); correct the header"
-    if not constant and image.min() == image.max():
-        return f"is constant (every voxel is {image.flat[0]:g}); remove it"
-    return None
-
-
-def file_stamp(path: str) -> list[int]:
-    """Size and time of the last change of a file, or of all files of a folder."""
-    states = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
-    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
 
 
 def _check_all(
@@ -230,15 +165,7 @@ def find_scans(
         raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
     problems = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
-    if problems:
-        lines = [f"{path} {problem}" for path, problem in problems.items()]
-        if not skip_bad:
-            raise InputError(
-                "\n  ".join(
-                    [f"{len(lines)} of {len(items)} scans cannot be used (--skip_bad True leaves them out):", *lines]
-                )
-            )
-        print("\n  ".join([f"left out {len(lines)} of {len(items)} scans:", *lines]), flush=True)
+    refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
     usable = [item for item in items if item["image"] not in problems]
     scans = [
         {key: item[key] for key in ("image", "label", "missing_label") if key in item}
