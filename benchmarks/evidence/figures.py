@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,15 @@ def band(axes: Axes, curves: Sequence[Mapping[float, float]], label: str, colour
         axes.fill_between(places, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
 
 
+def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """One legend of all panels beside them, each arm once."""
+    found = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside right center", fontsize=8)
+
+
 def colours(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The same colour for an arm in every figure."""
-    return {arm: plt.colormaps["tab10"](number % 10) for number, arm in enumerate(plan["arms"])}
+    return {arm: plt.colormaps["tab20"](number % 20) for number, arm in enumerate(plan["arms"])}
 
 
 def learning_curves(plan: Mapping[str, Any], out: Path, data: str) -> Figure | None:
@@ -74,7 +80,7 @@ def learning_curves(plan: Mapping[str, Any], out: Path, data: str) -> Figure | N
             band(axes, runs, arm, colours(plan)[arm])
         axes.set(title=quantities[name], xlabel="step")
         axes.grid(alpha=0.3)
-    table[0][-1].legend(fontsize=8)
+    _legend(figure, table[0])
     return figure
 
 
@@ -103,7 +109,7 @@ def label_efficiency(plan: Mapping[str, Any], results: Results, data: str) -> Fi
         axes.minorticks_off()
         axes.set(title=measure.replace("_", " "), xlabel="labelled subjects", ylabel="Dice")
         axes.grid(alpha=0.3)
-    table[0][-1].legend(fontsize=8)
+    _legend(figure, table[0])
     return figure
 
 

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .cascade import CascadeHead
 from .correlation import CorrelationHead
 
 recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing within is random
@@ -44,16 +45,18 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
     for up in backbone.ups:
         up.forward = partial(_two_convolutions, up.convs, partial(_up_and_join, up))
-    if isinstance(head, CorrelationHead):
-        head.forward = partial(recomputed, head.forward)  # type: ignore[method-assign]
-    else:
-        head.hidden = partial(_two_convolutions, head.conv, head.join)
+    stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
+    for stage in stages:
+        if isinstance(stage, CorrelationHead):
+            stage.forward = partial(recomputed, stage.forward)  # type: ignore[method-assign]
+        else:
+            stage.hidden = partial(_two_convolutions, stage.conv, stage.join)
 
 
 def _two_convolutions(convs: Any, before: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
     """
-    ``convs(before(*inputs))`` with MONAI's ``TwoConv``. Each part that is computed again ends with a convolution, which is not: PyTorch stops as
-    soon as it has the last tensor that was kept, the convolution's input.
+    ``convs(before(*inputs))`` with MONAI's ``TwoConv``. Each part that is computed again ends with a convolution, which
+    is not: PyTorch stops as soon as it has the last tensor that was kept, the convolution's input.
     """
     first, second = convs.conv_0, convs.conv_1
     middle = recomputed(lambda *given: first.conv(before(*given)), *inputs)
