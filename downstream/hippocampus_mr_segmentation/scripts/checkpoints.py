@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import struct
@@ -117,9 +118,9 @@ def load_file(path: str | Path) -> Any:
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a place before the start of a short file
+            raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
         if NO_MEMORY in str(error) or is_lost_worker(error):  # RuntimeErrors that are not about the file
             raise
         raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
