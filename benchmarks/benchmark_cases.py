@@ -53,8 +53,9 @@ def interleaved(actions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     return {name: median(values) for name, values in times.items()}
 
 
-def peak_memory(action: Callable[[], Any]) -> int:
-    """Bytes of tensors that an action adds at most to those that were there."""
+def peak_memory(action: Callable[[], Any], network: torch.nn.Module) -> int:
+    """Bytes of tensors that an action adds at most to those that were there; gradients of earlier steps are freed."""
+    network.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -176,13 +177,15 @@ def measure(
     result: dict[str, float] = {f"{k}_seconds": v for k, v in interleaved(actions, repeats).items()}
     result["step_over_backbone"] = result["step_seconds"] / result["backbone_seconds"]
     result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
-    result["step_bytes"] = peak_memory(training.step)
+    result["step_bytes"] = peak_memory(training.step, training.network)
     if "restatement" in actions:
         result["restatement_over_step"] = result["restatement_seconds"] / result["step_seconds"]
-        result["restatement_bytes"] = peak_memory(training.restatement)
+        result["restatement_bytes"] = peak_memory(training.restatement, training.network)
         result["memory_over_restatement"] = result["step_bytes"] / result["restatement_bytes"]
         checkpoint_activations(training.network)
-        result["checkpointed_over_restatement"] = peak_memory(training.step) / result["restatement_bytes"]
+        result["checkpointed_over_restatement"] = (
+            peak_memory(training.step, training.network) / result["restatement_bytes"]
+        )
     loading = Training(data, output, epoch_length=1000, **{**settings, "num_workers": 1})
     result["loader_wait_share"] = waiting(loading, 2 * repeats)
     return result

@@ -50,7 +50,9 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
         for value in values:
             training = Training(data, out, epoch_length=1000, **{**BASE, name: value})
             taken = interleaved({"step": training.step}, repeats)["step"]
-            steps.append({"changed": name, "to": value, "seconds": taken, "bytes": peak_memory(training.step)})
+            steps.append(
+                {"changed": name, "to": value, "seconds": taken, "bytes": peak_memory(training.step, training.network)}
+            )
     text = ["| changed | to | CPU seconds a step | memory a step, MB |", "|---|---|---|---|"]
     text += [f"| {r['changed']} | {r['to']} | {r['seconds']:.3g} | {r['bytes'] / 1e6:.0f} |" for r in steps]
     cohorts = [_cohort(phantoms(out / f"cohort_{n}", n, 12.0), out / f"cache_{n}", n) for n in COHORTS]
@@ -127,7 +129,7 @@ def options(data: Path, out: Path, repeats: int) -> tuple[dict[str, Any], str]:
     rows = {
         name: {
             "time": times[name] / times["default"],
-            "memory": peak_memory(trainings[name].step),
+            "memory": peak_memory(trainings[name].step, trainings[name].network),
             "difference": abs(losses[name] / losses["default"] - 1),
         }
         for name in variants

@@ -79,7 +79,7 @@ def compare(data: Path, out: Path, head: str, size: list[int], features: list[in
     settings |= {"epoch_length": 10000, "learning_rate": 0.001}
     single, half = (Training(data, out, bfloat16=flag, **settings) for flag in (False, True))
     times = interleaved({"float32": single.step, "bfloat16": half.step}, repeats)
-    memory = [peak_memory(training.step) for training in (single, half)]
+    memory = [peak_memory(training.step, training.network) for training in (single, half)]
     for _ in range(steps):
         single.step()
     pairs = [next(single.batches) for _ in range(repeats)]
