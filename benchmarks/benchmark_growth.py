@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -71,7 +71,7 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
 def _cohort(data: Path, cache: Path, subjects: int) -> dict[str, float]:
     """Seconds until every scan is prepared, with an empty and with a full cache on disk, each in a fresh process."""
     code = (
-        "import sys, time, resource; sys.path[:0] = sys.argv[1:3]; from benchmark_growth import prepare_all; "
+        "import sys; sys.path[:0] = sys.argv[1:3]; from benchmark_growth import prepare_all; "
         "print(prepare_all(*sys.argv[3:]))"
     )
     here = Path(__file__).resolve().parent
@@ -96,7 +96,9 @@ def prepare_all(data: str, cache: str) -> str:
     scans = training.loader.dataset.scans
     for index in range(len(scans)):
         scans[index]
-    return f"{time.perf_counter() - begun} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}"
+    # on Linux: ``getrusage`` would give the peak of the process that started this one, where that was larger
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return f"{time.perf_counter() - begun} {int(peak[1]) * 1024 if peak else float('nan')}"
 
 
 def options(data: Path, out: Path, repeats: int) -> tuple[dict[str, Any], str]:
