@@ -48,6 +48,7 @@ RATIOS = {
     "memory_over_restatement": "memory / restatement's",
     "checkpointed_over_restatement": "the same, activations checkpointed",
     "match_over_backbone": "match / backbone alone",
+    "window_over_passes": "sliding window / its passes",
 }
 
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.options:
         name, result, text = "options", *options(phantoms(args.out / "phantoms"), args.out, args.repeats)
     else:
-        data = phantoms(args.out / "phantoms")
+        data = phantoms(args.out / "phantoms_2mm", spacing=2.0)  # as large as scans often are
         result = ratios(data, args.out, args.repeats, args.cases, lambda line: print(line, flush=True))
         name, text = "benchmark", table(result["cases"], RATIOS)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()

@@ -20,12 +20,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmark_restatement import restated_step
+from benchmark_restatement import plain_copy, restated_step
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
+from scripts.backbone import UNetBackbone
 from scripts.memory import checkpoint_activations
+from scripts.transfer import SegmentationNetwork
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+REPOSITORY = Path(__file__).resolve().parents[1]
+BUNDLE = REPOSITORY / "bundle"
+CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
 PAPER_HEADS = {"symmetric": False, "matching_head": "convolution", "affine_relative": False}
 
 
@@ -94,6 +98,8 @@ class Training:
         self.loader = parser.get_parsed_content("train#dataloader")
         self.batches = self._endless()
         self.batch = next(self.batches)
+        self.plain = plain_copy(self.network)
+        self.plain_optimizer = torch.optim.Adam(self.plain.parameters(), 1e-4)
         self.draw, self.bfloat16 = 0, False
 
     def _endless(self) -> Any:
@@ -123,7 +129,7 @@ class Training:
         self.draw += 1
         pair = {"fixed": dataset.scans.data[fixed], "moving": dataset.scans.data[moving]}
         decode = self.parser.get_parsed_content("train#preprocessing")
-        restated_step(self.network, self.trainer.optimizer, decode, pair, seed)
+        restated_step(self.plain, self.plain_optimizer, decode, pair, seed)
 
     def match(self) -> None:
         """A pair matched: as inference does it, without reading and writing."""
@@ -135,6 +141,34 @@ class Training:
         """The passes of the backbone alone that a match needs."""
         with torch.no_grad():
             self.network.backbone(self.images())
+
+
+def sliding_window(backbone: UNetBackbone, size: int, repeats: int) -> float:
+    """
+    Time of a child's sliding-window inference over that of the bare passes of the same windows.
+
+    Args:
+        backbone: of the child's network.
+        size: edge of a window; the volume's is one and a half of it.
+        repeats: rounds, whose medians are taken.
+    """
+    child = ConfigParser()
+    child.read_config(str(CHILD / "configs" / "inference.json"))
+    child.update({"patch_size": [size] * 3})
+    inferer = child.get_parsed_content("inferer")
+    network = SegmentationNetwork(backbone, len(child["classes"]) + 1).eval()
+    volume = torch.rand(1, 1, *[size * 3 // 2] * 3, device=next(backbone.parameters()).device)
+    windows: list[torch.Tensor] = []
+
+    def remember(window: torch.Tensor) -> torch.Tensor:
+        windows.append(window)
+        return network(window)
+
+    with torch.no_grad():
+        inferer(volume, remember)
+        bare = {"sliding": lambda: inferer(volume, network), "bare": lambda: [network(window) for window in windows]}
+        times = interleaved(bare, repeats)
+    return times["sliding"] / times["bare"]
 
 
 def waiting(training: Training, steps: int) -> float:
@@ -177,10 +211,11 @@ def measure(
     result: dict[str, float] = {f"{k}_seconds": v for k, v in interleaved(actions, repeats).items()}
     result["step_over_backbone"] = result["step_seconds"] / result["backbone_seconds"]
     result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
+    result["window_over_passes"] = sliding_window(training.network.backbone, size, repeats)
     result["step_bytes"] = peak_memory(training.step, training.network)
     if "restatement" in actions:
         result["restatement_over_step"] = result["restatement_seconds"] / result["step_seconds"]
-        result["restatement_bytes"] = peak_memory(training.restatement, training.network)
+        result["restatement_bytes"] = peak_memory(training.restatement, training.plain)
         result["memory_over_restatement"] = result["step_bytes"] / result["restatement_bytes"]
         checkpoint_activations(training.network)
         result["checkpointed_over_restatement"] = (

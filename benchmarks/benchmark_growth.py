@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from benchmark_cases import Training, interleaved, peak_memory
+from benchmark_runs import processes_and_epochs
 from scripts.memory import checkpoint_activations
 
 BASE: dict[str, Any] = {"features": [8, 16, 32, 64], "spatial_size": [48] * 3, "pixdim": [5.0] * 3, "batch_size": 1}
@@ -65,7 +66,8 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
         f"| {r['subjects']} | {r['first']:.3g} | {r['second']:.3g} | {r['cache'] / 1e6:.0f} | {r['memory'] / 1e6:.0f} |"
         for r in cohorts
     ]
-    return {"steps": steps, "cohorts": cohorts}, "\n".join(text)
+    runs, tables = processes_and_epochs(data, out / "runs", BASE)
+    return {"steps": steps, "cohorts": cohorts, **runs}, "\n".join([*text, "", tables])
 
 
 def _cohort(data: Path, cache: Path, subjects: int) -> dict[str, float]:

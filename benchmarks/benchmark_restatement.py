@@ -14,19 +14,32 @@ The published training step, stated in the straightforward way: what this bundle
 
 The volumes are decoded within the step, the two images go through the backbone one by one, blocks are shuffled and
 boxes filled one at a time, the moving image is interpolated twice, and the correlation is a dense 9x9x9 convolution.
+Layers and optimiser are PyTorch's as they come.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
+from scripts.blocks import SingleVolumeConv3d
 from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
 from scripts.losses import SmoothnessLoss
 from scripts.networks import GVSL
+from torch import nn
 from torch.nn import functional
+
+
+def plain_copy(network: GVSL) -> GVSL:
+    """The same network and weights with PyTorch's own convolutions."""
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, SingleVolumeConv3d):
+            layer.__class__ = nn.Conv3d  # type: ignore[assignment]
+    return network
 
 
 def dense_ncc(first: torch.Tensor, second: torch.Tensor, window: int = 9) -> torch.Tensor:
@@ -107,7 +120,7 @@ def restated_step(
     One step of a batch of one pair.
 
     Args:
-        network: the same one that the bundle's step trains.
+        network: see :func:`plain_copy`.
         optimizer: of its parameters.
         decode: preparation of a scan, from a dictionary with its path ``image``.
         pair: the scans ``fixed`` and ``moving``.

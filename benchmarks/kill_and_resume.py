@@ -35,9 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_runs import REPOSITORY, start_training
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGS = REPOSITORY / "bundle" / "configs"
 SETTINGS: dict[str, Any] = {
     "pixdim": [12.0, 12.0, 12.0],
     "spatial_size": [24, 20, 20],
@@ -70,28 +69,16 @@ class Training:
 
     def __init__(self, data: Path, output: Path, processes: int, workers: int, checkpoint_interval: int) -> None:
         self.output, self.log, self.processes = output, output.with_suffix(".log"), processes
-        names = ["train", "multi_gpu_train"] if processes > 1 else ["train"]
         options = {
-            "bundle_root": REPOSITORY / "bundle",
-            "config_file": str([str(CONFIGS / f"{name}.json") for name in names]),
             "dataset_dir": data,
             "output_dir": output,
             "num_workers": workers,
             "checkpoint_interval": checkpoint_interval,
             **SETTINGS,
         }
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-        start = [sys.executable, "-m", *(launcher if processes > 1 else []), "monai.bundle", "run"]
         before = self.log.stat().st_size if self.log.exists() else 0
         self.written_before = self.part_stamp()
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*start, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=REPOSITORY,
-            )
+        self.process = start_training(processes, options, self.log)
         while self.running and b"step/s]" not in self.log.read_bytes()[before:]:  # its progress bar
             time.sleep(0.05)
 

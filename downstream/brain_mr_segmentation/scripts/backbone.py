@@ -69,6 +69,7 @@ class UNetBackbone(nn.Module):
                 interp_mode="linear",
                 align_corners=True,
                 halves=False,
+                is_pad=False,  # sizes fit; a padding by nothing would copy the largest features twice
                 **common,
             )
             for upper, lower in reversed(list(pairwise(features)))
