@@ -46,7 +46,7 @@ RATIOS = {
     "restatement_over_step": "restatement / step",
     "loader_wait_share": "waiting for data",
     "memory_over_restatement": "memory / restatement's",
-    "checkpointed_over_restatement": "the same, activations checkpointed",
+    "kept_memory_over_restatement": "the same, activations kept",
     "match_over_backbone": "match / backbone alone",
     "window_over_passes": "sliding window / its passes",
 }

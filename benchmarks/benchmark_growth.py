@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from benchmark_cases import Training, interleaved, peak_memory
 from benchmark_runs import processes_and_epochs
-from scripts.memory import checkpoint_activations
 
 BASE: dict[str, Any] = {"features": [8, 16, 32, 64], "spatial_size": [48] * 3, "pixdim": [5.0] * 3, "batch_size": 1}
 CHANGES: dict[str, list[Any]] = {
@@ -119,10 +118,9 @@ def options(data: Path, out: Path, repeats: int) -> tuple[dict[str, Any], str]:
         "contiguous layout": {"memory_format": torch.contiguous_format},
         "bfloat16": {},
         "torch.compile": {},
-        "activation checkpointing": {},
+        "activations kept": {"activation_checkpointing": False},
     }
     trainings = {name: Training(data, out, epoch_length=1000, **settings, **extra) for name, extra in variants.items()}
-    checkpoint_activations(trainings["activation checkpointing"].network)
     trainings["torch.compile"].trainer.network = torch.compile(trainings["torch.compile"].network)
     trainings["bfloat16"].bfloat16 = True
     losses: dict[str, float] = {}

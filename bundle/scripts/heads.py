@@ -185,6 +185,7 @@ class DeformableHead(nn.Module):
     @staticmethod
     def join(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Both as channels, ``(B, 2 C, D, H, W)``."""
+        moving = torch.empty_like(fixed).copy_(moving)  # in the memory layout of the fixed one, else it is copied later
         return torch.cat([moving, fixed], dim=1)
 
 

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,13 +29,13 @@ recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) 
 
 def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     """
-    Keep what convolutions give and levels pass on; normalisation, activation, pooling, up-sampling, concatenation and
-    correlation are computed again when a gradient is needed. Losses and gradients stay the same, bit for bit; a step
-    takes a little longer (``make benchmark ARGS=--options`` measures how much).
+    Keep what convolutions give and levels pass on; normalisation, activation, pooling, up-sampling and concatenation
+    are computed again when a gradient is needed. Losses and gradients stay the same, bit for bit. It costs little time
+    (``make benchmark ARGS=--options``): all of it is cheap beside a convolution.
 
     Args:
         network: :class:`~scripts.networks.GVSL` around a :class:`~scripts.backbone.UNetBackbone`.
-        enabled: False leaves the network as it is.
+        enabled: False leaves it as it is.
     """
     if not enabled:
         return
@@ -45,11 +45,8 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
     for up in backbone.ups:
         up.forward = partial(_two_convolutions, up.convs, partial(_up_and_join, up))
-    stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
-    for stage in stages:
-        if isinstance(stage, CorrelationHead):
-            stage.forward = partial(recomputed, stage.forward)  # type: ignore[method-assign]
-        else:
+    for stage in head.stages if isinstance(head, CascadeHead) else [head]:
+        if not isinstance(stage, CorrelationHead):  # its memory is gone before the peak
             stage.hidden = partial(_two_convolutions, stage.conv, stage.join)
 
 
