@@ -67,7 +67,7 @@ def test_the_same_gradients_from_less_memory(network):
     again, gradients, little, repeated = step(network, loss)
     assert torch.equal(again, expected)
     assert all(torch.equal(one, other) for one, other in zip(plain, gradients, strict=True))
-    assert little < 0.75 * much
+    assert little < 0.8 * much
     assert repeated == convolutions
     assert list(network.state_dict()) == names
 
