@@ -146,4 +146,4 @@ def restated_step(
     loss = dense_ncc(warped, fixed) + SmoothnessLoss()(displacement) + (restored - moving).square().mean()
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
