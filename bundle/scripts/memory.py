@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,8 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
     for up in backbone.ups:
         up.forward = partial(_two_convolutions, up.convs, partial(_up_and_join, up))
-    for stage in head.stages if isinstance(head, CascadeHead) else [head]:
+    stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
+    for stage in stages:
         if not isinstance(stage, CorrelationHead):  # its memory is gone before the peak
             stage.hidden = partial(_two_convolutions, stage.conv, stage.join)
 
