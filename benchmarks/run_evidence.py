@@ -86,10 +86,11 @@ class Evidence:
         if unit.measure == "clustering":
             return clustering(self.reader(unit), cohort, seed, **options)
         network = self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data)
-        if unit.measure == "fine_tuning":
+        if unit.measure.startswith("fine_tuning"):
             probe = {k: v for k, v in self.plan["measures"]["linear_probe"].items() if k != "labelled"}
-            backbone = cast("UNetBackbone", network.backbone)
-            return fine_tuning(backbone, cohort, unit.labelled, seed, probe=probe, **options)
+            untrained = make_network(self.plan, unit.data, unit.arm, unit.seed, None)
+            backbone, fresh = (cast("UNetBackbone", one.backbone) for one in (network, untrained))
+            return fine_tuning(backbone, cohort, unit.labelled, seed, probe=probe, fresh=fresh, **options)
         if unit.measure == "propagation":
             return propagation(network, cohort, **options)
         if unit.measure == "rotation":

@@ -22,7 +22,7 @@ import torch
 from monai.losses import DiceCELoss
 from scripts.backbone import UNetBackbone
 from scripts.metrics import label_dice
-from scripts.transfer import SegmentationNetwork
+from scripts.transfer import SegmentationNetwork, decoder_level
 
 from .cohorts import Cohort, local_reader
 from .probes import fit_probe
@@ -39,6 +39,8 @@ def fine_tuning(
     learning_rate: float,
     head_learning_rate: float,
     probe: Mapping[str, Any],
+    fresh: UNetBackbone | None = None,
+    fresh_levels: int = 0,
 ) -> list[Value]:
     """
     Dice of each held-back scan after fine-tuning all weights, the mean on the way, and the first step measured at
@@ -58,9 +60,16 @@ def fine_tuning(
         learning_rate: of the backbone, at the start; it falls to 0 by a cosine.
         head_learning_rate: of the last layer.
         probe: settings of :func:`~evidence.probes.fit_probe`.
+        fresh: an untrained backbone.
+        fresh_levels: levels of the decoder, from full size down, that start as the untrained one's.
     """
+    backbone = copy.deepcopy(backbone)
+    if fresh is not None:
+        kept = len(backbone.ups) - fresh_levels
+        random = {name: value for name, value in fresh.state_dict().items() if decoder_level(name) >= kept}
+        backbone.load_state_dict(random, strict=False)
     start = fit_probe(local_reader(backbone), cohort, labelled, seed, **probe)
-    model = SegmentationNetwork(copy.deepcopy(backbone), len(cohort.names) + 1).train()
+    model = SegmentationNetwork(backbone, len(cohort.names) + 1).train()
     model.head.load_state_dict(start.state_dict())
     scans = cohort.labelled(labelled)
     rng = np.random.default_rng(seed)

@@ -133,7 +133,8 @@ class SmoothnessLoss(nn.Module):
 
 class GVSLLoss(nn.Module):
     """
-    ``matching_weight * NCC(A->B, B) + smoothness_weight * smoothness + restoration_weight * MSE(A', A)``.
+    ``matching_weight * NCC(A->B, B) + smoothness_weight * smoothness + restoration_weight * MSE(A', A)``, and where its
+    weight is not 0 ``redundancy_weight * redundancy`` of the features, which the paper does not have.
 
     The maps were found from what the network saw; the losses look at the clean images. Where the prediction holds a
     ``backward`` match, each term is the mean of the two ways.
@@ -144,6 +145,7 @@ class GVSLLoss(nn.Module):
         matching_weight: weight of the similarity; 0 for restoration only.
         smoothness_weight: weight of the smoothness.
         restoration_weight: weight of the restoration; 0 for matching only.
+        redundancy_weight: weight of :func:`~scripts.redundancy.redundancy`.
         smooth_whole: smoothness of the fused displacement instead of the deformable head's alone.
         corrupted: which image the prediction's ``restored`` restores, "moving" or "fixed", as given to the network.
     """
@@ -155,13 +157,19 @@ class GVSLLoss(nn.Module):
         matching_weight: float = 1.0,
         smoothness_weight: float = 1.0,
         restoration_weight: float = 1.0,
+        redundancy_weight: float = 0.0,
         smooth_whole: bool = False,
         corrupted: str = "moving",
     ) -> None:
         super().__init__()
         self.matching = matching or LocalNCCLoss()
         self.smoothness = smoothness or SmoothnessLoss()
-        self.weights = {"matching": matching_weight, "smoothness": smoothness_weight, "restoration": restoration_weight}
+        self.weights = {
+            "matching": matching_weight,
+            "smoothness": smoothness_weight,
+            "restoration": restoration_weight,
+            "redundancy": redundancy_weight,
+        }
         for name, weight in self.weights.items():
             if weight < 0:
                 raise InputError(f"{name}_weight must not be negative: {weight}")
@@ -194,4 +202,5 @@ class GVSLLoss(nn.Module):
             "matching": self.matching(warp(moving, displacement), fixed, inside),
             "smoothness": self.smoothness(found[self.field]),
             "restoration": (found["restored"].float() - restorable).square().mean(),
+            "redundancy": found["redundancy"].mean(),
         }

@@ -313,6 +313,18 @@ class TestMeasures:
         probed = linear_probe(local_reader(backbone), small, "3", 0, **probe)
         assert [value for value in tuned if value.quantity == "dice"] == probed
 
+    def test_fine_tuning_with_fresh_levels(self, small):
+        """The levels asked for start as the untrained network's; the others as the pre-trained one's."""
+        torch.manual_seed(0)
+        trained, untrained = UNetBackbone(features=(4, 8, 8)), UNetBackbone(features=(4, 8, 8))
+        mixed = UNetBackbone(features=(4, 8, 8))
+        mixed.load_state_dict({**trained.state_dict(), **untrained.ups[-1].state_dict(prefix="ups.1.")})
+        probe = {"steps": 5, "learning_rate": 0.3}
+        still = {"steps": 1, "interval": 1, "learning_rate": 0.0, "head_learning_rate": 0.0, "probe": probe}
+        found = fine_tuning(trained, small, "3", 0, **still, fresh=untrained, fresh_levels=1)
+        assert found == fine_tuning(mixed, small, "3", 0, **still)
+        assert found != fine_tuning(trained, small, "3", 0, **still, fresh=untrained, fresh_levels=0)
+
     def test_classification(self, tmp_path):
         """Brightness is told from the mean features; scans of one subject never lie on both sides."""
         scans = [scan(subject // 2) | {"name": f"s{subject // 2}_{subject % 2}"} for subject in range(24)]

@@ -77,10 +77,10 @@ class TestOverrides:
             ({"pixdim": [2.0, 1.0, 3.0]}, "network_def", lambda n: n.affine_head.spacing, (2, 1, 3)),
             ({"learning_rate": 0.125}, "optimizer", lambda o: o.param_groups[0]["lr"], 0.125),
             (
-                {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4},
+                {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4, "redundancy_weight": 5},
                 "loss",
                 lambda loss: list(loss.weights.values()),
-                [2, 3, 4],
+                [2, 3, 4, 5],
             ),
             ({"batch_size": 3, "epoch_length": 5}, "train#dataloader", lambda d: (d.batch_size, len(d)), (3, 5)),
             ({"seed": 9}, "train#dataset", lambda d: d.seed, 9),

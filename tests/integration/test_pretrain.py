@@ -210,6 +210,7 @@ class TestCommand:
             "matching_weight": 0.5,
             "smoothness_weight": 3.0,
             "restoration_weight": 2.0,
+            "redundancy_weight": 0.25,
             "resume": True,
         }
         (tmp_path / "scans").symlink_to(cohort)
@@ -227,6 +228,7 @@ class TestCommand:
         with (out / "history.csv").open() as file:
             row = {name: float(value) for name, value in next(csv.DictReader(file)).items()}
         weighted = 0.5 * row["matching"] + 3 * row["smoothness"] + 2 * row["restoration"]
+        weighted += 0.25 * row["redundancy"]
         assert np.isclose(row["train_loss"], weighted, atol=1e-5)
 
 

@@ -272,13 +272,14 @@ def prediction(size, backward=False, seed=0):
             "displacement": fields["displacement"],
             "local_displacement": fields["local"],
             "restored": torch.as_tensor(rng.random((2, 1, *size))),
+            "redundancy": torch.as_tensor(rng.random(2)),
         }
 
     return {**one(seed), **({"backward": one(seed + 1)} if backward else {})}
 
 
 def expected_terms(found, fixed, moving, restorable, field="local_displacement"):
-    """The three terms of one way, put together from parts that are tested above."""
+    """The four terms of one way, put together from parts that are tested above."""
     displacement = found["displacement"]
     warped = warp(moving, displacement)
     return np.array(
@@ -286,6 +287,7 @@ def expected_terms(found, fixed, moving, restorable, field="local_displacement")
             LocalNCCLoss()(warped, fixed, inside_volume(displacement)).item(),
             SmoothnessLoss()(found[field]).item(),
             np.mean((found["restored"].numpy() - restorable.numpy()) ** 2),
+            found["redundancy"].mean().item(),
         ]
     )
 
@@ -298,11 +300,12 @@ def test_gvsl_loss(backward, corrupted, smooth_whole):
     size = (8, 7, 6)
     fixed, moving = noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)
     found = prediction(size, backward)
-    weights = (0.5, 2.0, 3.0)
+    weights = (0.5, 2.0, 3.0, 4.0)
     loss = GVSLLoss(
         matching_weight=weights[0],
         smoothness_weight=weights[1],
         restoration_weight=weights[2],
+        redundancy_weight=weights[3],
         smooth_whole=smooth_whole,
         corrupted=corrupted,
     )
@@ -313,7 +316,7 @@ def test_gvsl_loss(backward, corrupted, smooth_whole):
     if backward:
         terms = (terms + expected_terms(found["backward"], moving, fixed, back, field)) / 2
     assert value.item() == pytest.approx(np.dot(weights, terms), rel=1e-5)
-    assert list(loss.terms) == ["matching", "smoothness", "restoration"]
+    assert list(loss.terms) == ["matching", "smoothness", "restoration", "redundancy"]
     np.testing.assert_allclose(list(loss.terms.values()), terms, rtol=1e-5)
     assert all(isinstance(term, float) for term in loss.terms.values())
 
@@ -330,13 +333,16 @@ def test_gvsl_loss_ignores_the_warped_image():
     assert loss.terms["matching"] == 1
 
 
-@pytest.mark.parametrize("name", ["matching", "smoothness", "restoration"])
+TERMS = ("matching", "smoothness", "restoration", "redundancy")
+
+
+@pytest.mark.parametrize("name", TERMS)
 def test_single_terms_and_refusals(name):
     """A weight of 0 switches a term off; a negative one is refused by name."""
     size = (8, 7, 6)
     clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
-    others = {f"{other}_weight": 0.0 for other in ("matching", "smoothness", "restoration") if other != name}
-    loss = GVSLLoss(**others)
+    others = {f"{other}_weight": 0.0 for other in TERMS if other != name}
+    loss = GVSLLoss(**{**others, f"{name}_weight": 1.0})
     assert loss(prediction(size), clean).item() == pytest.approx(loss.terms[name], rel=1e-6)
     with pytest.raises(InputError, match=f"{name}_weight"):
         GVSLLoss(**{f"{name}_weight": -1.0})

@@ -10,6 +10,8 @@
 # limitations under the License.
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from scripts.backbone import UNetBackbone
@@ -53,6 +55,37 @@ def test_the_backbone_comes_from_whatever_holds_one(tmp_path, capsys, parent, ki
     assert same(network.backbone, parent.backbone)
     count = len(parent.backbone.state_dict())
     assert f"backbone: {count} of {count} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mode", "levels", "random"), [("finetune", 1, {1}), ("finetune", 2, {0, 1}), ("linear", 1, set())]
+)
+def test_fresh_levels_of_the_decoder_stay_random(tmp_path, capsys, mode, levels, random):
+    pretrained, network = UNetBackbone(features=(4, 8, 8)), SegmentationNetwork(UNetBackbone(features=(4, 8, 8)), 3)
+    before = copy.deepcopy(network.backbone)
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    load_pretrained(network, mode, str(tmp_path / "model.pt"), fresh_levels=levels)
+    for level, (now, start, other) in enumerate(zip(network.backbone.ups, before.ups, pretrained.ups, strict=True)):
+        assert same(now, start if level in random else other)
+    assert same(network.backbone.downs, pretrained.downs)
+    assert same(network.backbone.stem, pretrained.stem)
+    count = len(pretrained.state_dict())
+    told = capsys.readouterr().out
+    assert f"{count - len(random) * len(pretrained.ups[0].state_dict())} of {count} tensors" in told
+    assert ("random levels of the decoder" in told) == bool(random)
+
+
+def test_a_childs_own_weights_are_taken_whole(tmp_path):
+    tuned, network = child(), child()
+    torch.save(tuned.state_dict(), tmp_path / "model.pt")
+    load_pretrained(network, "finetune", str(tmp_path / "model.pt"), fresh_levels=1)
+    assert same(network.backbone, tuned.backbone)
+
+
+@pytest.mark.parametrize("levels", [-1, 2])
+def test_levels_that_do_not_exist_are_refused(levels):
+    with pytest.raises(InputError, match="fresh_levels is 0 to 1"):
+        load_pretrained(child(), "finetune", None, fresh_levels=levels)
 
 
 def test_incomplete_weights_are_refused_and_change_nothing(tmp_path, parent):

@@ -127,7 +127,7 @@ def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
         the figure; close it after use.
     """
     groups = {
-        "losses (training)": ["matching", "smoothness", "restoration"],
+        "losses (training)": ["matching", "smoothness", "restoration", "redundancy"],
         "NCC (held-back pairs)": ["ncc_before", "ncc_after"],
         "label Dice (held-back pairs)": ["dice_before", "dice_after"],
         "folded voxels, %": ["folded_percentage"],

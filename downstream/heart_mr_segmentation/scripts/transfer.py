@@ -107,7 +107,7 @@ def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Te
     return inner or dict(weights)
 
 
-def load_pretrained(network: TaskNetwork, mode: str, path: str | None) -> None:
+def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:
     """
     Begin as the mode says, and say with what.
 
@@ -115,18 +115,37 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None) -> None:
         network: whose backbone is filled.
         mode: "finetune" or "linear" from pre-trained weights (random ones where there are none), "scratch".
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
+        fresh_levels: levels of the decoder, from full size down, that stay random in mode "finetune": pre-training has
+            shaped them for its own heads, and they are slow to learn another task (Zhang et al., "Revisiting few-sample
+            BERT fine-tuning", ICLR 2021, on the last layers of a language model). A child's own weights are taken whole.
 
     Raises:
-        InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone.
+        InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone,
+            or the decoder has fewer levels.
     """
     if mode not in MODES:
         raise InputError(f"mode is one of {', '.join(MODES)}, not '{mode}'")
     if mode == "scratch" and path:
         raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
+    levels = len(network.backbone.ups)
+    if not 0 <= fresh_levels <= levels:
+        raise InputError(f"fresh_levels is 0 to {levels}, the levels of the decoder, not {fresh_levels}")
     if not path:
         print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
         return
-    weights = backbone_weights(load_file(path), path)
+    content = load_file(path)
+    weights = backbone_weights(content, path)
+    fresh = levels if mode == "linear" or any(name.startswith("head.") for name in content) else levels - fresh_levels
+    random = {name: value for name, value in network.backbone.state_dict().items() if decoder_level(name) >= fresh}
+    random = {name: value.clone() for name, value in random.items()}
     load_weights(network.backbone, weights, path)
-    numbers = sum(value.numel() for value in weights.values())
-    print(f"backbone: {len(weights)} of {len(weights)} tensors ({numbers:,} numbers) from {path}", flush=True)
+    network.backbone.load_state_dict(random, strict=False)
+    numbers = sum(value.numel() for name, value in weights.items() if name not in random)
+    taken = f"{len(weights) - len(random)} of {len(weights)} tensors ({numbers:,} numbers) from {path}"
+    print(f"backbone: {taken}" + (f", random levels of the decoder: {fresh_levels}" if random else ""), flush=True)
+
+
+def decoder_level(name: str) -> int:
+    """Which level of the decoder a tensor of a backbone belongs to, from the bottleneck up; -1 for the encoder."""
+    kind, _, rest = name.partition(".")
+    return int(rest.partition(".")[0]) if kind == "ups" else -1

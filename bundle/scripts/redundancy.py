@@ -1,0 +1,41 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How much the channels of the features repeat each other: what keeps a pre-trained network able to learn anew."""
+
+from __future__ import annotations
+
+import torch
+
+
+def redundancy(features: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
+    """
+    Mean squared correlation of two different channels over the voxels of each image: 0 where each channel tells
+    something of its own, 1 where all tell the same.
+
+    Pre-training otherwise ends with channels that nearly all follow the image's brightness; they match well, and are
+    slow to fine-tune. The term is that of Barlow Twins (Zbontar et al., ICML 2021) within one image.
+
+    Args:
+        features: ``(B, C, D, H, W)``.
+        epsilon: added to a channel's norm; a constant channel correlates with none.
+
+    Returns:
+        ``(B,)``, between 0 and 1.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        values = features.float().flatten(2)
+        values = values - values.mean(dim=2, keepdim=True)
+        values = values / (values.norm(dim=2, keepdim=True) + epsilon)
+        squared = (values @ values.transpose(1, 2)).square()
+        channels = squared.shape[1]
+        itself = torch.diagonal(squared, dim1=1, dim2=2).sum(dim=1)
+        return (squared.sum(dim=(1, 2)) - itself) / max(channels * (channels - 1), 1)
