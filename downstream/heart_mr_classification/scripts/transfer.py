@@ -117,7 +117,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
         fresh_levels: levels of the decoder, from full size down, that stay random in mode "finetune": pre-training has
             shaped them for its own heads, and they are slow to learn another task (Zhang et al., "Revisiting few-sample
-            BERT fine-tuning", ICLR 2021, on the last layers of a language model). A child's own weights are taken whole.
+            BERT fine-tuning", ICLR 2021, did so for a language model). A child's own weights are taken whole.
 
     Raises:
         InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone,
