@@ -60,11 +60,16 @@ def paired_p(values: Mapping[Any, float], reference: Mapping[Any, float]) -> flo
         return float(wilcoxon(differences).pvalue)
 
 
-def compare(results: Results, reference: str) -> dict[Question, dict[str, Answer]]:
+def reference_of(plan: Mapping[str, Any], measure: str) -> str:
+    """The arm that the others are tested against: the plan's, or the one it names for the measure."""
+    return plan.get("references", {}).get(measure, plan["reference"])
+
+
+def compare(results: Results, plan: Mapping[str, Any]) -> dict[Question, dict[str, Answer]]:
     """
     Args:
         results: complete units.
-        reference: arm that the others are tested against.
+        plan: see :func:`~evidence.plan.read_plan`.
 
     Returns:
         for every question the answer of each arm, in the order of the results.
@@ -77,7 +82,7 @@ def compare(results: Results, reference: str) -> dict[Question, dict[str, Answer
             question = Question(unit.pretrained_on, unit.data, unit.measure, unit.labelled, value.quantity)
             arm = found.setdefault(question, {}).setdefault(unit.arm, {})
             arm[unit.seed, value.case] = value.value
-    return {question: _answers(arms, reference) for question, arms in found.items()}
+    return {q: _answers(arms, reference_of(plan, q.measure)) for q, arms in found.items()}
 
 
 def _answers(arms: Mapping[str, Mapping[tuple[str, str], float]], reference: str) -> dict[str, Answer]:
@@ -93,19 +98,19 @@ def _answers(arms: Mapping[str, Mapping[tuple[str, str], float]], reference: str
 
 def markdown(results: Results, plan: Mapping[str, Any]) -> str:
     """One table a set and measure: a row an arm, a column a number of labels and quantity."""
-    comparison = compare(results, plan["reference"])
+    comparison = compare(results, plan)
     if not comparison:
         return "No results yet.\n"
     parts = [
-        f"Mean (and standard deviation between seeds); `*`: Wilcoxon test against `{plan['reference']}`, paired by "
-        "seed and case, p < 0.05.\n"
+        "Mean (and standard deviation between seeds); `*`: Wilcoxon test against the arm named in the table's title, "
+        "paired by seed and case, p < 0.05.\n"
     ]
     tables: dict[tuple[str, str, str], list[Question]] = {}
     for question in comparison:
         tables.setdefault(question[:3], []).append(question)
     for (source, data, measure), questions in tables.items():
         where = data if source == data else f"{data}, pre-trained on {source}"
-        parts.append(f"### {where}: {measure.replace('_', ' ')}\n")
+        parts.append(f"### {where}: {measure.replace('_', ' ')} (against `{reference_of(plan, measure)}`)\n")
         questions.sort(key=lambda q: (q.quantity, int(q.labelled) if q.labelled.isdigit() else 10**9))
         heads = [q.quantity.replace("_", " ") + (f", {q.labelled} labelled" if q.labelled else "") for q in questions]
         parts.append("| arm | seeds | " + " | ".join(heads) + " |")

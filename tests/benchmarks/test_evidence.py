@@ -139,6 +139,8 @@ class TestPlan:
         assert changed("correlation", "symmetric") == {"matching_head"}
         assert changed("symmetric", "gvsl") == {"symmetric"}
         assert changed("correlation", "velocity") == {"velocity_steps"}
+        assert changed("correlation", "longer") == {"epochs"}
+        assert changed("correlation", "distinct") == changed("distinct", "most_distinct") == {"redundancy_weight"}
         assert of["correlation"]["seed"] == 1
 
 
@@ -173,7 +175,7 @@ class TestTable:
             for seed in ("0", "1"):
                 cases = [Value("dice", str(i), 0.5 + shift + 0.01 * i + 0.1 * int(seed)) for i in range(4)]
                 found[Unit("a", arm, seed, "a", "linear_probe", "3")] = cases
-        ((question, answers),) = compare(found, "reference").items()
+        ((question, answers),) = compare(found, {"reference": "reference"}).items()
         assert question == ("a", "a", "linear_probe", "3", "dice")
         assert answers["reference"].mean == pytest.approx(0.565)
         assert answers["worse"].mean == pytest.approx(0.465)
@@ -181,6 +183,9 @@ class TestTable:
         assert (answers["worse"].seeds, answers["worse"].cases) == (2, 4)
         assert answers["worse"].p == pytest.approx(2 / 2**8)
         assert np.isnan(answers["reference"].p)
+        ((_, answers),) = compare(found, {"reference": "reference", "references": {"linear_probe": "worse"}}).items()
+        assert np.isnan(answers["worse"].p)
+        assert answers["reference"].p == pytest.approx(2 / 2**8)
 
     def test_too_few_pairs(self):
         few = {str(i): 0.1 * i for i in range(5)}
@@ -195,6 +200,7 @@ class TestTable:
             unit._replace(arm="random"): [Value("dice", "x", 0.125)],
         }
         text = markdown(found, plan)
+        assert "### ixi_brain: linear probe (against `correlation`)" in text
         assert "| arm | seeds | dice, 3 labelled | dice, 10 labelled |" in text
         assert "| random | 1 | 0.125 |  |\n| correlation | 1 | 0.250 | 0.750 |" in text
         assert markdown({}, plan) == "No results yet.\n"
