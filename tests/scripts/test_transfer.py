@@ -82,7 +82,7 @@ def test_a_childs_own_weights_are_taken_whole(tmp_path):
     assert same(network.backbone, tuned.backbone)
 
 
-@pytest.mark.parametrize("levels", [-1, 2])
+@pytest.mark.parametrize("levels", [-1, 2, 0.5, "1"])
 def test_levels_that_do_not_exist_are_refused(levels):
     with pytest.raises(InputError, match="fresh_levels is 0 to 1"):
         load_pretrained(child(), "finetune", None, fresh_levels=levels)

@@ -128,7 +128,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     if mode == "scratch" and path:
         raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
     levels = len(network.backbone.ups)
-    if not 0 <= fresh_levels <= levels:
+    if fresh_levels not in range(levels + 1):
         raise InputError(f"fresh_levels is 0 to {levels}, the levels of the decoder, not {fresh_levels}")
     if not path:
         print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
