@@ -34,7 +34,7 @@ from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
 from evidence.plan import Unit, list_units, read_plan
 from evidence.pretraining import weights_of
-from evidence.probes import classification, clustering, linear_probe
+from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
 from evidence.table import markdown
 from scripts.backbone import UNetBackbone
@@ -91,6 +91,8 @@ class Evidence:
             untrained = make_network(self.plan, unit.data, unit.arm, unit.seed, None)
             backbone, fresh = (cast("UNetBackbone", one.backbone) for one in (network, untrained))
             return fine_tuning(backbone, cohort, unit.labelled, seed, probe=probe, fresh=fresh, **options)
+        if unit.measure == "channels":
+            return channels(network, cohort)
         if unit.measure == "propagation":
             return propagation(network, cohort, **options)
         if unit.measure == "rotation":

@@ -24,6 +24,7 @@ from monai.losses import DiceCELoss
 from scripts.clustering import clustering_measures, sample_features
 from scripts.metrics import label_dice
 from scripts.networks import GVSL
+from scripts.redundancy import redundancy
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -115,6 +116,20 @@ def clustering(reader: Reader, cohort: Cohort, seed: int, per_structure: int, ne
     owners = np.repeat(np.asarray(subjects), [len(part) for part in codes])
     measures["subject_leakage"] = subject_leakage(np.concatenate(features), np.concatenate(codes), owners, neighbours)
     return [Value(name, "", value) for name, value in measures.items()]
+
+
+def channels(network: GVSL, cohort: Cohort) -> list[Value]:
+    """
+    How much the channels of the local and of the global features repeat each other on each held-back scan, see
+    :func:`scripts.redundancy.redundancy`.
+    """
+    values = []
+    for scan in cohort.testing:
+        with torch.no_grad():
+            levels = network.backbone(scan["image"][None])
+        for name, level in zip(("global", "local"), levels, strict=True):
+            values.append(Value(f"{name}_redundancy", scan["name"], float(redundancy(level))))
+    return values
 
 
 def subject_leakage(features: np.ndarray, codes: np.ndarray, owners: np.ndarray, k: int) -> float:

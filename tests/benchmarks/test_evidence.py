@@ -27,9 +27,9 @@ from evidence import results
 from evidence.cohorts import Cohort, coordinates_reader, local_reader
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
-from evidence.plan import Unit, list_units, merged, read_plan
+from evidence.plan import PROBES, Unit, list_units, merged, read_plan
 from evidence.pretraining import overlay
-from evidence.probes import classification, clustering, fit_probe, linear_probe, subject_leakage
+from evidence.probes import channels, classification, clustering, fit_probe, linear_probe, subject_leakage
 from evidence.results import Value
 from evidence.table import compare, markdown, paired_p
 from scripts.backbone import UNetBackbone
@@ -82,7 +82,13 @@ class TestPlan:
         labels = {(unit.measure, unit.labelled) for unit in main}
         assert {("linear_probe", n) for n in ("3", "10", "all")} <= labels
         assert {("fine_tuning", n) for n in ("1", "3", "5", "10")} <= labels
-        assert {m for m, n in labels if not n} == {"propagation", "clustering", "rotation", "classification"}
+        assert {m for m, n in labels if not n} == {
+            "channels",
+            "propagation",
+            "clustering",
+            "rotation",
+            "classification",
+        }
         assert len(set(units)) == len(units)
         assert all(unit.data == unit.pretrained_on for unit in units)
 
@@ -331,6 +337,16 @@ class TestMeasures:
         assert found == fine_tuning(mixed, small, "3", 0, **still)
         assert found != fine_tuning(trained, small, "3", 0, **still, fresh=untrained, fresh_levels=0)
 
+    def test_channels(self, small):
+        """Copies of one channel are wholly redundant, on every held-back scan."""
+        network = SimpleNamespace(
+            backbone=lambda image: (image[..., :4].repeat(1, 3, 1, 1, 1), image.repeat(1, 2, 1, 1, 1))
+        )
+        values = channels(network, small)
+        assert [value.case for value in values] == [s["name"] for s in small.testing for _ in range(2)]
+        assert mean(values, "local_redundancy") == pytest.approx(1, rel=1e-3)
+        assert mean(values, "global_redundancy") == pytest.approx(1, rel=1e-2)
+
     def test_classification(self, tmp_path):
         """Brightness is told from the mean features; scans of one subject never lie on both sides."""
         scans = [scan(subject // 2) | {"name": f"s{subject // 2}_{subject % 2}"} for subject in range(24)]
@@ -384,7 +400,7 @@ def quick(repository, cohort, tmp_path_factory):
     return folder / "out", run
 
 
-def test_quick_run(quick):
+def test_quick_run(quick, plan):
     """
     A whole run: every unit once, files written; started again it repeats nothing; the arms began with the same
     backbone, which a learning rate of 0 has left as it was.
@@ -399,10 +415,11 @@ def test_quick_run(quick):
     assert (out / "results.csv").read_text().startswith(rows)
     found = results.read(out / "results.csv")
     counts = Counter((unit.arm, unit.measure) for unit in found)
+    left_out = {*PROBES, "classification"}  # counted above, and without classes
     assert counts == {
         **{(arm, "linear_probe"): 2 for arm in ("coordinates", "random", "gvsl", "correlation")},
         **{(arm, "clustering"): 1 for arm in ("coordinates", "random", "gvsl", "correlation")},
-        **{(a, m): 1 for a in ("random", "gvsl", "correlation") for m in ("propagation", "fine_tuning", "rotation")},
+        **{(arm, m): 1 for arm in ("random", "gvsl", "correlation") for m in set(plan["measures"]) - left_out},
     }
     weights = [
         torch.load(out / "pretraining" / "cohort" / f"{arm}_0" / "checkpoint.pt", weights_only=True)["network"]

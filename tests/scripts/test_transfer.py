@@ -75,9 +75,11 @@ def test_fresh_levels_of_the_decoder_stay_random(tmp_path, capsys, mode, levels,
     assert ("random levels of the decoder" in told) == bool(random)
 
 
-def test_a_childs_own_weights_are_taken_whole(tmp_path):
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_childs_own_weights_are_taken_whole(tmp_path, checkpoint):
     tuned, network = child(), child()
-    torch.save(tuned.state_dict(), tmp_path / "model.pt")
+    content = {"network": tuned.state_dict(), "optimizer": {}} if checkpoint else tuned.state_dict()
+    torch.save(content, tmp_path / "model.pt")
     load_pretrained(network, "finetune", str(tmp_path / "model.pt"), fresh_levels=1)
     assert same(network.backbone, tuned.backbone)
 

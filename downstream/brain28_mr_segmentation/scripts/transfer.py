@@ -135,9 +135,10 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         return
     content = load_file(path)
     weights = backbone_weights(content, path)
-    fresh = levels if mode == "linear" or any(name.startswith("head.") for name in content) else levels - fresh_levels
-    random = {name: value for name, value in network.backbone.state_dict().items() if decoder_level(name) >= fresh}
-    random = {name: value.clone() for name, value in random.items()}
+    tuned = any(name.startswith("head.") for name in content.get("network", content))
+    kept = levels if mode == "linear" or tuned else levels - fresh_levels
+    own = network.backbone.state_dict()
+    random = {name: value.clone() for name, value in own.items() if decoder_level(name) >= kept}
     load_weights(network.backbone, weights, path)
     network.backbone.load_state_dict(random, strict=False)
     numbers = sum(value.numel() for name, value in weights.items() if name not in random)
