@@ -30,7 +30,12 @@ from scripts.transfer import SegmentationNetwork
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLE = REPOSITORY / "bundle"
 CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
-PAPER_HEADS = {"symmetric": False, "matching_head": "convolution", "affine_relative": False}
+PAPER_HEADS = {
+    "symmetric": False,
+    "matching_head": "convolution",
+    "affine_relative": False,
+    "redundancy_weight": 0.0,
+}
 
 
 def seconds(action: Callable[[], Any]) -> float:
