@@ -137,4 +137,4 @@ def registration(network: GVSL, cohort: Cohort, title: str) -> Figure:
         restored = network(moving)
     first, second, warped, repaired = (volume[0, 0].numpy() for volume in (fixed, moving, found["warped"], restored))
     displacement = found["displacement"][0].numpy()
-    return matching_figure(first, second, warped, displacement, second, repaired, cohort.spacing, title)
+    return matching_figure(first, second, warped, displacement, None, repaired, cohort.spacing, title)

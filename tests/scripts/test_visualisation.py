@@ -112,6 +112,9 @@ def test_matching_figure():
             if volume is not None:
                 np.testing.assert_allclose(picture, plane(volume, row))
     assert drawn(figure).std() > 10
+    figure = matching_figure(displacement=np.zeros((3, *SIZE)), **{**volumes, "corrupted": None})
+    assert [axes.get_title() for axes in figure.axes[:7]] == [title for title in titles if title != "moving, corrupted"]
+    drawn(figure)
 
 
 def test_curves_figure():

@@ -70,7 +70,7 @@ def matching_figure(
     moving: np.ndarray,
     warped: np.ndarray,
     displacement: np.ndarray,
-    corrupted: np.ndarray,
+    corrupted: np.ndarray | None,
     restored: np.ndarray,
     spacing: Sequence[float] = (1, 1, 1),
     title: str = "",
@@ -83,7 +83,7 @@ def matching_figure(
         moving: the moving image.
         warped: the moving image in the fixed image's frame.
         displacement: ``(3, D, H, W)`` in voxels.
-        corrupted: the moving image after the appearance transformations.
+        corrupted: the moving image after the appearance transformations; None where the clean one was restored.
         restored: the network's restoration of it.
         spacing: voxel size in millimetres, for the aspect.
         title: of the figure.
@@ -93,7 +93,7 @@ def matching_figure(
     """
     images = {"fixed": fixed, "moving": moving, "warped": warped}
     differences = {"moving - fixed": moving - fixed, "warped - fixed": warped - fixed}
-    restoration = {"moving, corrupted": corrupted, "restored": restored}
+    restoration = ({} if corrupted is None else {"moving, corrupted": corrupted}) | {"restored": restored}
     names = [*images, *differences, "sampling grid", *restoration]
     figure, table = plt.subplots(3, len(names), figsize=(1.9 * len(names), 6.2), layout="constrained")
     for axis, row in enumerate(table):
