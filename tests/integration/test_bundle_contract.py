@@ -125,7 +125,7 @@ class TestPaper:
     def test_loss(self, parsed):
         """The NCC of zero-padded sums: two flat images score 0, of which the masked form says that they are equal."""
         loss, ours = (parsed(*names).get_parsed_content("loss") for names in (["paper"], []))
-        assert loss.weights == {"matching": 1, "smoothness": 1, "restoration": 1}
+        assert loss.weights == {"matching": 1, "smoothness": 1, "restoration": 1, "redundancy": 0}
         assert (loss.matching.window, loss.field) == (9, "local_displacement")
         flat = torch.zeros(1, 1, 12, 12, 12)
         assert loss.matching(flat, flat) == 1

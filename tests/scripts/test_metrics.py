@@ -168,9 +168,10 @@ def test_loss_averages():
     loss = GVSLLoss()
 
     def step(_, value):
-        loss.terms = {"matching": value, "smoothness": 10 * value, "restoration": 100 * value}
+        loss.terms = {name: 10**power * value for power, name in enumerate(loss.weights)}
 
     engine = Engine(step)
     for name, metric in loss_averages(loss).items():
         metric.attach(engine, name)
-    assert engine.run([1.0, 2.0, 6.0]).metrics == {"matching": 3, "smoothness": 30, "restoration": 300}
+    averages = {"matching": 3, "smoothness": 30, "restoration": 300, "redundancy": 3000}
+    assert engine.run([1.0, 2.0, 6.0]).metrics == averages
