@@ -22,7 +22,7 @@ import torch
 from monai.losses import DiceCELoss
 from scripts.backbone import UNetBackbone
 from scripts.metrics import label_dice
-from scripts.transfer import SegmentationNetwork, decoder_level
+from scripts.transfer import SegmentationNetwork, last_levels
 
 from .cohorts import Cohort, local_reader
 from .probes import fit_probe
@@ -65,9 +65,7 @@ def fine_tuning(
     """
     backbone = copy.deepcopy(backbone)
     if fresh is not None:
-        kept = len(backbone.ups) - fresh_levels
-        random = {name: value for name, value in fresh.state_dict().items() if decoder_level(name) >= kept}
-        backbone.load_state_dict(random, strict=False)
+        backbone.load_state_dict(last_levels(fresh, fresh_levels), strict=False)
     start = fit_probe(local_reader(backbone), cohort, labelled, seed, **probe)
     model = SegmentationNetwork(backbone, len(cohort.names) + 1).train()
     model.head.load_state_dict(start.state_dict())

@@ -19,6 +19,7 @@ from torch import nn
 from .errors import InputError
 from .fields import inside_volume
 from .geometry import warp
+from .redundancy import redundancy
 
 
 def box_sum(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -202,5 +203,10 @@ class GVSLLoss(nn.Module):
             "matching": self.matching(warp(moving, displacement), fixed, inside),
             "smoothness": self.smoothness(found[self.field]),
             "restoration": (found["restored"].float() - restorable).square().mean(),
-            "redundancy": found["redundancy"].mean(),
+            "redundancy": self._redundancy(found["global_features"], found["local_features"]),
         }
+
+    def _redundancy(self, *levels: torch.Tensor) -> torch.Tensor:
+        wanted = torch.is_grad_enabled() and self.weights["redundancy"] > 0  # else only logged
+        with torch.set_grad_enabled(wanted):
+            return torch.stack([redundancy(level).mean() for level in levels]).mean()

@@ -19,7 +19,6 @@ from torch import nn
 from .errors import InputError
 from .geometry import warp
 from .heads import match
-from .redundancy import redundancy
 
 
 class GVSL(nn.Module):
@@ -73,7 +72,7 @@ class GVSL(nn.Module):
             - ``displacement``: both fused, ``(B, N, D, H, W)`` in voxels;
             - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
-              restored, ``(B, C, D, H, W)``, and ``redundancy``: that of the moving image's features, ``(B,)``;
+              restored, ``(B, C, D, H, W)``, and the moving image's ``global_features`` and ``local_features``;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
         if moving is None:
@@ -91,7 +90,7 @@ class GVSL(nn.Module):
             return {"warped": warp(moving, result["displacement"]), **result}
         restorable = moving_features if self.corrupted == "moving" else fixed_features
         result["restored"] = self.restoration_head(restorable[1])
-        result["redundancy"] = torch.stack([redundancy(level) for level in moving_features]).mean(dim=0)
+        result["global_features"], result["local_features"] = moving_features
         if not both_ways:
             return result
         halves = {name: value.chunk(2) for name, value in result.items()}

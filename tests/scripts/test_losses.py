@@ -21,6 +21,7 @@ from scripts.errors import InputError
 from scripts.fields import inside_volume
 from scripts.geometry import warp
 from scripts.losses import GVSLLoss, LocalNCCLoss, SmoothnessLoss, box_sum
+from scripts.redundancy import redundancy
 from torch.nn import functional
 
 SIZES = [(11, 9, 7), (13, 10)]
@@ -272,7 +273,8 @@ def prediction(size, backward=False, seed=0):
             "displacement": fields["displacement"],
             "local_displacement": fields["local"],
             "restored": torch.as_tensor(rng.random((2, 1, *size))),
-            "redundancy": torch.as_tensor(rng.random(2)),
+            "global_features": torch.as_tensor(rng.random((2, 4, 2, 2, 2))),
+            "local_features": torch.as_tensor(rng.random((2, 3, *size))),
         }
 
     return {**one(seed), **({"backward": one(seed + 1)} if backward else {})}
@@ -287,7 +289,7 @@ def expected_terms(found, fixed, moving, restorable, field="local_displacement")
             LocalNCCLoss()(warped, fixed, inside_volume(displacement)).item(),
             SmoothnessLoss()(found[field]).item(),
             np.mean((found["restored"].numpy() - restorable.numpy()) ** 2),
-            found["redundancy"].mean().item(),
+            np.mean([redundancy(found[f"{name}_features"]).mean().item() for name in ("global", "local")]),
         ]
     )
 
@@ -362,3 +364,15 @@ def test_gvsl_loss_takes_other_measures():
     loss = GVSLLoss(Constant(2.0), Constant(3.0), restoration_weight=0)
     assert loss(prediction((5, 5, 5)), torch.zeros(2, 2, 5, 5, 5)).item() == 5
     assert (loss.terms["matching"], loss.terms["smoothness"]) == (2, 3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_redundancy_of_no_weight_is_logged_and_costs_no_gradient(weight):
+    found, size = prediction((8, 7, 6)), (8, 7, 6)
+    features = found["local_features"].requires_grad_()
+    clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
+    loss = GVSLLoss(redundancy_weight=weight)
+    found["displacement"].requires_grad_()
+    loss(found, clean).backward()
+    assert (features.grad is not None) == (weight > 0)
+    assert loss.terms["redundancy"] > 0

@@ -182,7 +182,8 @@ def test_only_what_is_used_is_computed():
     fixed, moving = images((8, 8, 8))
     network = small_network(symmetric=True)
     found = network(fixed, moving)
-    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "redundancy", "backward"}
+    features = {"global_features", "local_features"}
+    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "backward", *features}
     assert set(found["backward"]) == set(found) - {"backward"}
     assert set(network.eval()(fixed, moving)) == {"affine", "local_displacement", "displacement", "warped"}
 

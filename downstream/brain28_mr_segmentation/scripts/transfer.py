@@ -136,9 +136,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     content = load_file(path)
     weights = backbone_weights(content, path)
     tuned = any(name.startswith("head.") for name in content.get("network", content))
-    kept = levels if mode == "linear" or tuned else levels - fresh_levels
-    own = network.backbone.state_dict()
-    random = {name: value.clone() for name, value in own.items() if decoder_level(name) >= kept}
+    random = {} if mode == "linear" or tuned else last_levels(network.backbone, fresh_levels)
     load_weights(network.backbone, weights, path)
     network.backbone.load_state_dict(random, strict=False)
     numbers = sum(value.numel() for name, value in weights.items() if name not in random)
@@ -146,7 +144,11 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     print(f"backbone: {taken}" + (f", random levels of the decoder: {fresh_levels}" if random else ""), flush=True)
 
 
-def decoder_level(name: str) -> int:
-    """Which level of the decoder a tensor of a backbone belongs to, from the bottleneck up; -1 for the encoder."""
-    kind, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) if kind == "ups" else -1
+def last_levels(backbone: UNetBackbone, count: int) -> dict[str, torch.Tensor]:
+    """
+    A copy of the weights of the last ``count`` levels of the decoder, those next to full size, under their names in the
+    backbone's state dictionary.
+    """
+    first = len(backbone.ups) - count
+    weights = [(number, up.state_dict(prefix=f"ups.{number}.")) for number, up in enumerate(backbone.ups)]
+    return {name: w.clone() for number, level in weights if number >= first for name, w in level.items()}
