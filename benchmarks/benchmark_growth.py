@@ -65,7 +65,7 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
         f"| {r['subjects']} | {r['first']:.3g} | {r['second']:.3g} | {r['cache'] / 1e6:.0f} | {r['memory'] / 1e6:.0f} |"
         for r in cohorts
     ]
-    runs, tables = processes_and_epochs(data, out / "runs", BASE)
+    runs, tables = processes_and_epochs(data, out / "trainings", BASE)
     return {"steps": steps, "cohorts": cohorts, **runs}, "\n".join([*text, "", tables])
 
 

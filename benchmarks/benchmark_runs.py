@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -82,7 +83,7 @@ def watch(processes: int, output: Path, options: Mapping[str, Any]) -> list[dict
             epochs.append({"seconds": now - begun, "memory": resident(training.pid)})
             begun = now
     if training.returncode:
-        sys.exit(f"the training failed, see {log}")
+        sys.exit(f"the training failed, see {log}: {log.read_text().strip().splitlines()[-1]}")
     return epochs
 
 
@@ -92,13 +93,14 @@ def processes_and_epochs(data: Path, out: Path, settings: Mapping[str, Any]) -> 
 
     Args:
         data: folder of phantoms.
-        out: folder of the runs, which are not made twice.
+        out: folder; the runs of an earlier time in it make room.
         settings: ids of the configuration.
 
     Returns:
         numbers, and tables of them.
     """
     common = {"dataset_dir": data, "validation_pairs": 2, "picture_interval": 100, "val_interval": 100, **settings}
+    shutil.rmtree(out, ignore_errors=True)
     by_processes = []
     for processes in (1, 2):
         epochs = watch(processes, out / f"processes_{processes}", {**common, "epochs": 5, "epoch_length": 12})
