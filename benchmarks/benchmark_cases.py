@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from benchmark_restatement import plain_copy, restated_step
+from benchmark_runs import REPOSITORY
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from scripts.backbone import UNetBackbone
 from scripts.memory import checkpoint_activations
 from scripts.transfer import SegmentationNetwork
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 BUNDLE = REPOSITORY / "bundle"
 CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
 PAPER_HEADS = {

@@ -1,0 +1,173 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The comparison of arms: what is compared, what is kept of it, and the statistics and tables of that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from evidence import results
+from evidence.plan import Unit, list_units, merged, read_plan
+from evidence.pretraining import overlay
+from evidence.results import Value
+from evidence.table import compare, markdown, paired_p
+from scripts.errors import InputError
+
+
+class TestPlan:
+    def test_arms_and_measures_of_the_comparison(self, plan):
+        """Every arm, control, set and number of labels that the comparison needs is there, thrice."""
+        units = list_units(plan)
+        assert {
+            "coordinates",
+            "random",
+            "restoration",
+            "matching",
+            "no_affine",
+            "gvsl",
+            "symmetric",
+            "correlation",
+        } <= {unit.arm for unit in units}
+        assert {unit.data for unit in units} == {"hippocampus", "ixi_brain", "sunnybrook_cardiac"}
+        main = [unit for unit in units if unit.arm == "correlation" and unit.data == "ixi_brain"]
+        assert {unit.seed for unit in main} == {"0", "1", "2"}
+        labels = {(unit.measure, unit.labelled) for unit in main}
+        assert {("linear_probe", n) for n in ("3", "10", "all")} <= labels
+        assert {("fine_tuning", n) for n in ("1", "3", "5", "10")} <= labels
+        assert {m for m, n in labels if not n} == {
+            "channels",
+            "propagation",
+            "clustering",
+            "rotation",
+            "classification",
+        }
+        assert len(set(units)) == len(units)
+        assert all(unit.data == unit.pretrained_on for unit in units)
+
+    def test_what_an_arm_cannot_do_is_left_out(self, plan):
+        """The control has no network, hippocampus no classes, and the shipped model one set and seed."""
+        units = list_units(plan)
+        assert {unit.measure for unit in units if unit.arm == "coordinates"} == {"linear_probe", "clustering"}
+        assert not [unit for unit in units if unit.data == "hippocampus" and unit.measure == "classification"]
+        assert {(unit.pretrained_on, unit.seed) for unit in units if unit.arm == "shipped"} == {("ixi_brain", "0")}
+
+    def test_across(self, plan):
+        """Inter-scene transfer: only what was pre-trained can be carried to another set."""
+        units = list_units(plan, across=True, seeds=[0])
+        assert {unit.arm for unit in units if unit.data != unit.pretrained_on} == {
+            arm for arm, about in plan["arms"].items() if about.get("start") not in ("random", "coordinates")
+        }
+
+    def test_selection_keeps_networks_together(self, plan):
+        units = list_units(plan, arms=["correlation"], sets=["ixi_brain"], seeds=[3, 1])
+        networks = [(unit.pretrained_on, unit.arm, unit.seed) for unit in units]
+        assert list(dict.fromkeys(networks)) == [("ixi_brain", "correlation", "3"), ("ixi_brain", "correlation", "1")]
+        assert networks == sorted(networks, key=list(dict.fromkeys(networks)).index)
+
+    @pytest.mark.parametrize("what", ["arms", "sets", "measures", "pretrained_on"])
+    def test_unknown_names(self, plan, what):
+        with pytest.raises(InputError, match="nonsense"):
+            list_units(plan, **{what: ["nonsense"]})
+
+    def test_no_plan(self, tmp_path):
+        path = tmp_path / "plan.json"
+        for text in (None, "{", "[]"):
+            if text is not None:
+                path.write_text(text)
+            with pytest.raises(InputError, match=r"plan\.json"):
+                read_plan(path, quick=True)
+
+    def test_merged(self):
+        assert merged({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "d": {"e": 4}}) == {
+            "a": {"b": 1, "c": [9]},
+            "d": {"e": 4},
+        }
+
+    def test_arms_differ_by_what_they_are_named_for(self, plan):
+        """Same budget, seed and set for all; each arm is one change away from the one it is compared with."""
+        of = {arm: overlay(plan, "ixi_brain", arm, "1") for arm, about in plan["arms"].items() if "start" not in about}
+
+        def changed(first, second):
+            keys = {*of[first], *of[second]}
+            return {key for key in keys if of[first].get(key, "absent") != of[second].get(key, "absent")}
+
+        assert changed("correlation", "restoration") == {"matching_weight", "smoothness_weight"}
+        assert changed("correlation", "matching") == {"restoration_weight"}
+        assert changed("correlation", "no_affine") == {"network_def#affine_head"}
+        assert changed("correlation", "symmetric") == {"matching_head"}
+        assert changed("symmetric", "gvsl") == {"symmetric"}
+        assert changed("correlation", "velocity") == {"velocity_steps"}
+        assert changed("correlation", "longer") == {"epochs"}
+        assert changed("correlation", "distinct") == changed("distinct", "most_distinct") == {"redundancy_weight"}
+        assert of["correlation"]["seed"] == 1
+
+
+class TestResults:
+    UNIT = Unit("a", "arm", "0", "a", "linear_probe", "3")
+
+    def test_round_trip(self, tmp_path):
+        path = tmp_path / "results.csv"
+        values = [Value("dice", "x", 0.5), Value("dice", "y", float("nan"))]
+        results.append(path, self.UNIT, values)
+        results.append(path, self.UNIT._replace(seed="1"), values[:1])
+        found = results.read(path)
+        assert list(found) == [self.UNIT, self.UNIT._replace(seed="1")]
+        assert found[self.UNIT][0] == values[0]
+        assert np.isnan(found[self.UNIT][1].value)
+
+    def test_what_was_cut_off_does_not_count(self, tmp_path):
+        """Of a unit whose last row is missing nothing is read, and measured again it is complete."""
+        path = tmp_path / "results.csv"
+        assert results.read(path) == {}
+        results.append(path, self.UNIT, [Value("dice", "x", 0.5)])
+        whole = path.read_text()
+        path.write_text(whole[: whole.rindex("a,arm")] + "a,arm,0")
+        assert results.read(path) == {}
+
+
+class TestTable:
+    def test_mean_deviation_and_test(self):
+        """Mean over cases and seeds, deviation between seeds, a test paired by seed and case."""
+        found = {}
+        for arm, shift in {"reference": 0.0, "worse": -0.1}.items():
+            for seed in ("0", "1"):
+                cases = [Value("dice", str(i), 0.5 + shift + 0.01 * i + 0.1 * int(seed)) for i in range(4)]
+                found[Unit("a", arm, seed, "a", "linear_probe", "3")] = cases
+        ((question, answers),) = compare(found, {"reference": "reference"}).items()
+        assert question == ("a", "a", "linear_probe", "3", "dice")
+        assert answers["reference"].mean == pytest.approx(0.565)
+        assert answers["worse"].mean == pytest.approx(0.465)
+        assert answers["worse"].deviation == pytest.approx(0.1 / np.sqrt(2))
+        assert (answers["worse"].seeds, answers["worse"].cases) == (2, 4)
+        assert answers["worse"].p == pytest.approx(2 / 2**8)
+        assert np.isnan(answers["reference"].p)
+        ((_, answers),) = compare(found, {"reference": "reference", "references": {"linear_probe": "worse"}}).items()
+        assert np.isnan(answers["worse"].p)
+        assert answers["reference"].p == pytest.approx(2 / 2**8)
+
+    def test_too_few_pairs(self):
+        few = {str(i): 0.1 * i for i in range(5)}
+        assert np.isnan(paired_p(few, {key: 0.0 for key in few}))
+        assert np.isnan(paired_p({str(i): 1.0 for i in range(9)}, {str(i): 1.0 for i in range(9)}))
+
+    def test_markdown(self, plan):
+        unit = Unit("ixi_brain", "correlation", "0", "ixi_brain", "linear_probe", "3")
+        found = {
+            unit: [Value("dice", "x", 0.25)],
+            unit._replace(labelled="10"): [Value("dice", "x", 0.75)],
+            unit._replace(arm="random"): [Value("dice", "x", 0.125)],
+        }
+        text = markdown(found, plan)
+        assert "### ixi_brain: linear probe (against `correlation`)" in text
+        assert "| arm | seeds | dice, 3 labelled | dice, 10 labelled |" in text
+        assert "| random | 1 | 0.125 |  |\n| correlation | 1 | 0.250 | 0.750 |" in text
+        assert markdown({}, plan) == "No results yet.\n"

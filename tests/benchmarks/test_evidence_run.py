@@ -1,0 +1,111 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The comparison of arms as a user runs it: a whole quick run, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from evidence import results
+from evidence.plan import PROBES
+
+
+@pytest.fixture(scope="module")
+def quick(repository, cohort, tmp_path_factory):
+    """A plan of two arms on the made-up cohort that learn at a rate of 0, and a way to run it."""
+    folder = tmp_path_factory.mktemp("evidence")
+    sets = folder / "sets" / "cohort"
+    sets.parent.mkdir()
+    sets.mkdir()
+    for part in cohort.iterdir():
+        if part.is_dir():
+            (sets / part.name).symlink_to(part)
+    description = json.loads((cohort / "dataset.json").read_text())
+    (sets / "dataset.json").write_text(json.dumps({**description, "labels": {"0": "background", "1": "shape"}}))
+    plan = json.loads((repository / "benchmarks" / "evidence.json").read_text())
+    plan["sets"] = {
+        "cohort": {
+            "shared": {"pixdim": [1.5] * 3, "spatial_size": [16] * 3, "validation_fraction": 0.4},
+            "training": {},
+            "merged_labels": None,
+            "classification": None,
+        }
+    }
+    plan["arms"] = {name: plan["arms"][name] for name in ("coordinates", "random", "gvsl", "correlation")}
+    plan["quick"]["budget"]["learning_rate"] = 0.0
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+    def run(*options):
+        return subprocess.run(
+            [
+                *(sys.executable, repository / "benchmarks" / "run_evidence.py", "--quick"),
+                *("--data", folder / "sets", "--out", folder / "out", "--plan", folder / "plan.json", *options),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
+        )
+
+    return folder / "out", run
+
+
+def test_quick_run(quick, plan):
+    """
+    A whole run: every unit once, files written; started again it repeats nothing; the arms began with the same
+    backbone, which a learning rate of 0 has left as it was.
+    """
+    out, run = quick
+    first = run("--arms", "coordinates", "correlation", "--measures", "linear_probe", "propagation")
+    assert first.returncode == 0, first.stderr
+    rows = (out / "results.csv").read_text()
+    again = run()
+    assert again.returncode == 0, again.stderr
+    assert "5 done already" in again.stdout
+    assert (out / "results.csv").read_text().startswith(rows)
+    found = results.read(out / "results.csv")
+    counts = Counter((unit.arm, unit.measure) for unit in found)
+    left_out = {*PROBES, "classification"}  # counted above, and without classes
+    assert counts == {
+        **{(arm, "linear_probe"): 2 for arm in ("coordinates", "random", "gvsl", "correlation")},
+        **{(arm, "clustering"): 1 for arm in ("coordinates", "random", "gvsl", "correlation")},
+        **{(arm, m): 1 for arm in ("random", "gvsl", "correlation") for m in set(plan["measures"]) - left_out},
+    }
+    weights = [
+        torch.load(out / "pretraining" / "cohort" / f"{arm}_0" / "checkpoint.pt", weights_only=True)["network"]
+        for arm in ("gvsl", "correlation")
+    ]
+    backbones = [{k: v for k, v in w.items() if k.startswith("backbone.")} for w in weights]
+    assert backbones[0].keys() == backbones[1].keys()
+    assert all(torch.equal(value, backbones[1][name]) for name, value in backbones[0].items())
+    for name in ("results.md", "cohort_learning_curves.png", "cohort_label_efficiency.png", "cohort_features.png"):
+        assert (out / name).stat().st_size > 500, name
+    assert (out / "cohort_registration.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--sets", "elsewhere"), "elsewhere"), (("--data", "nowhere"), "--data"), (("--arms", "magic"), "magic")],
+)
+def test_mistakes_are_told_in_one_line(quick, options, message):
+    _, run = quick
+    ended = run(*options)
+    assert ended.returncode != 0
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
