@@ -32,7 +32,7 @@ from evidence import figures, results
 from evidence.cohorts import Cohort, Reader, coordinates_reader, local_reader, make_network, read_cohort
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
-from evidence.plan import Unit, list_units, read_plan
+from evidence.plan import Unit, list_units, read_plan, sources_of
 from evidence.pretraining import weights_of
 from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
@@ -66,7 +66,8 @@ class Evidence:
         return read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
 
     def _network(self, source: str, arm: str, seed: str, data: str) -> GVSL:
-        weights = weights_of(self.plan, source, arm, seed, self.folder(source), self.out)
+        folders = [self.folder(name) for name in sources_of(self.plan)[source]]
+        weights = weights_of(self.plan, source, arm, seed, folders, self.out)
         if weights and not weights.is_file():
             raise InputError(f"{weights} does not exist: leave the arm {arm} out (--arms)")
         return make_network(self.plan, data, arm, seed, weights)
@@ -143,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything made")
     parser.add_argument("--plan", type=Path, default=Path(__file__).with_name("evidence.json"), help="what is compared")
     parser.add_argument("--arms", nargs="+", help="some of the arms")
-    parser.add_argument("--pretrained_on", nargs="+", help="some of the sets to pre-train on")
+    parser.add_argument("--pretrained_on", nargs="+", help="some of the sets, or mixtures of them")
     parser.add_argument("--sets", nargs="+", help="some of the sets to measure on")
     parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
     parser.add_argument("--measures", nargs="+", help="some of the measures")

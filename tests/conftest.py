@@ -118,14 +118,16 @@ def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def workflow(repository: Path, config_files: Callable, restored_process: None) -> Callable[..., ConfigWorkflow]:
     """Make the training workflow with tiny settings; ``overlays`` names further configuration files."""
 
-    def make(dataset: Path, output: Path, overlays: tuple[str, ...] = (), **overrides: Any) -> ConfigWorkflow:
+    def make(
+        dataset: Path | list[str], output: Path, overlays: tuple[str, ...] = (), **overrides: Any
+    ) -> ConfigWorkflow:
         return ConfigWorkflow(
             config_file=config_files(*overlays),
             meta_file=str(repository / "bundle/configs/metadata.json"),
             logging_file=False,
             workflow_type="train",
             bundle_root=str(repository / "bundle"),
-            dataset_dir=str(dataset),
+            dataset_dir=dataset if isinstance(dataset, list) else str(dataset),
             output_dir=str(output),
             **{**TINY, **overrides},
         )
@@ -137,7 +139,7 @@ def workflow(repository: Path, config_files: Callable, restored_process: None) -
 def pretrain(workflow: Callable) -> Callable[..., list[dict[str, float]]]:
     """Train in this process; returns the rows of history.csv."""
 
-    def run(dataset: Path, output: Path, **overrides: Any) -> list[dict[str, float]]:
+    def run(dataset: Path | list[str], output: Path, **overrides: Any) -> list[dict[str, float]]:
         made = workflow(dataset, output, **overrides)
         made.initialize()
         made.run()

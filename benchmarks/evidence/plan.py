@@ -60,6 +60,12 @@ def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
         raise InputError(f"{path} is no plan ({type(error).__name__} {error}): see benchmarks/evidence.json") from error
 
 
+def sources_of(plan: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What can be pre-trained on, and the sets it consists of: each set alone, and the mixtures."""
+    mixtures = {name: list(about["zoom"]) for name, about in plan.get("mixtures", {}).items()}
+    return {name: [name] for name in plan["sets"]} | mixtures
+
+
 def list_units(
     plan: Mapping[str, Any],
     arms: Sequence[str] | None = None,
@@ -75,11 +81,11 @@ def list_units(
     Args:
         plan: see :func:`read_plan`.
         arms: names of the arms, all by default.
-        pretrained_on: sets to pre-train on, all by default.
+        pretrained_on: sets or mixtures to pre-train on, all sets by default.
         sets: sets to measure on, all by default.
         seeds: those of the plan by default.
         measures: all by default.
-        across: also measure on other sets than the one pre-trained on (the paper's inter-scene transfer).
+        across: also measure on other sets than those pre-trained on (the paper's inter-scene transfer).
 
     Raises:
         InputError: for a name that the plan does not hold.
@@ -88,9 +94,10 @@ def list_units(
         for name in names or ():
             if name not in plan[what]:
                 raise InputError(f"the plan has no {what} named '{name}', only {', '.join(plan[what])}")
+    members = sources_of(plan)
     for name in pretrained_on or ():
-        if name not in plan["sets"]:
-            raise InputError(f"the plan has no sets named '{name}', only {', '.join(plan['sets'])}")
+        if name not in members:
+            raise InputError(f"the plan has no sets or mixtures named '{name}', only {', '.join(members)}")
     units = []
     for source in pretrained_on or plan["sets"]:
         for seed in seeds or plan["seeds"]:
@@ -100,7 +107,7 @@ def list_units(
                     continue
                 trained = "start" not in about or "pretrained_on" in about
                 for data in sets or plan["sets"]:
-                    if data != source and not (across and trained):
+                    if data != source and not (trained and (across or data in members[source])):
                         continue
                     for measure in measures or plan["measures"]:
                         if about.get("start") == "coordinates" and measure not in PROBES:

@@ -17,7 +17,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,41 @@ def epochs_done(folder: Path) -> int:
         return max((int(float(row["epoch"])) for row in csv.DictReader(file)), default=0)
 
 
-def overlay(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> dict[str, Any]:
-    """What is laid over ``train.json``: budget, set, arm, in this order."""
-    about, of_set = plan["arms"][arm], plan["sets"][data]
+def mixed(plan: Mapping[str, Any], mixture: str) -> dict[str, Any]:
+    """Settings of a mixture: each of its sets keeps its key of subjects and gets as many steps as it has alone."""
+    about = plan["mixtures"][mixture]
+    return {
+        **about["training"],
+        "zoom": list(about["zoom"].values()),
+        "subject_key": [plan["sets"][data]["shared"].get("subject_key") for data in about["zoom"]],
+        "epoch_length": len(about["zoom"]) * plan["budget"]["epoch_length"],
+    }
+
+
+def overlay(plan: Mapping[str, Any], source: str, arm: str, seed: str) -> dict[str, Any]:
+    """What is laid over ``train.json``: budget, network, set or mixture, arm, in this order."""
+    about = plan["arms"][arm]
+    mixture = source in plan.get("mixtures", {})
+    of_source = plan["mixtures" if mixture else "sets"][source]
+    training = mixed(plan, source) if mixture else of_source["training"]
     network = {**plan["network"], **about.get("network", {})}
-    parts = (plan["budget"], network, of_set["shared"], of_set["training"], about.get("training", {}))
+    parts = (plan["budget"], network, of_source["shared"], training, about.get("training", {}))
     return {"seed": int(seed), **{key: value for part in parts for key, value in part.items()}}
 
 
-def weights_of(plan: Mapping[str, Any], data: str, arm: str, seed: str, folder: Path, out: Path) -> Path | None:
+def weights_of(
+    plan: Mapping[str, Any], source: str, arm: str, seed: str, folders: Sequence[Path], out: Path
+) -> Path | None:
     """
     The arm's weights, pre-trained now where they are not there yet. The last epoch's: nothing is chosen by scans that
     are measured on later.
 
     Args:
         plan: see :func:`~evidence.plan.read_plan`.
-        data: name of the set to pre-train on.
+        source: name of the set or mixture to pre-train on.
         arm: name of the arm.
         seed: of everything.
-        folder: of the set.
+        folders: of the sets that are pre-trained on.
         out: folder of the whole comparison.
 
     Returns:
@@ -69,8 +85,8 @@ def weights_of(plan: Mapping[str, Any], data: str, arm: str, seed: str, folder: 
     start = plan["arms"][arm].get("start")
     if start:
         return None if start in ("random", "coordinates") else REPOSITORY / start
-    run = run_folder(out, data, arm, seed)
-    settings = overlay(plan, data, arm, seed)
+    run = run_folder(out, source, arm, seed)
+    settings = overlay(plan, source, arm, seed)
     done = epochs_done(run)
     if done < settings["epochs"]:
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +95,9 @@ def weights_of(plan: Mapping[str, Any], data: str, arm: str, seed: str, folder: 
         options = {
             "bundle_root": BUNDLE,
             "config_file": f"['{BUNDLE / 'configs' / 'train.json'}','{config}']",
-            "dataset_dir": folder,
+            "dataset_dir": folders[0] if len(folders) == 1 else [str(folder) for folder in folders],
             "output_dir": run,
-            "cache_dir": out / "cache" / data,
+            "cache_dir": out / "cache" / source,
             "resume": bool(done),
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]

@@ -21,17 +21,19 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
+from .cohorts import by_cohort
 from .data import cached_dataset, prepared
 from .errors import InputError
 
 
 class PairDataset(Dataset):
     """
-    Pairs of scans of two different subjects. Draw number ``n`` depends on ``(seed, n)`` alone: any number of workers,
-    any rank and any restart gives the same pairs with the same augmentation.
+    Pairs of scans of two different subjects of the same cohort; every cohort is drawn equally often. Draw number ``n``
+    depends on ``(seed, n)`` alone: any number of workers, any rank and any restart gives the same pairs with the same
+    augmentation.
 
     Args:
-        data: scans: dictionaries with ``image``, ``subject`` and possibly ``label``.
+        data: scans: dictionaries with ``image``, ``subject`` and possibly ``label`` and ``cohort``.
         transform: deterministic preparation of ONE scan, done once and kept (see :func:`~scripts.data.cached_dataset`);
             None where the data are ready tensors.
         augmentation: applied to the pair; whatever is random in it is seeded by the draw.
@@ -41,7 +43,7 @@ class PairDataset(Dataset):
         cache_rate: share of the scans kept in memory.
 
     Raises:
-        InputError: with fewer than two subjects.
+        InputError: with fewer than two subjects in a cohort.
     """
 
     def __init__(
@@ -55,11 +57,15 @@ class PairDataset(Dataset):
         cache_rate: float = 1.0,
     ) -> None:
         codes = {subject: code for code, subject in enumerate(dict.fromkeys(scan["subject"] for scan in data))}
-        if len(codes) < 2:
-            raise InputError(f"matching needs scans of two or more subjects, there are {len(codes)}")
+        self.subjects = np.array([codes[scan["subject"]] for scan in data])
+        self.cohorts = [np.array(members) for members in by_cohort(data).values()] or [np.array([], dtype=int)]
+        for members in self.cohorts:
+            count = len(np.unique(self.subjects[members]))
+            if count < 2:
+                where = f" in {data[members[0]]['cohort']}" if len(self.cohorts) > 1 else ""
+                raise InputError(f"matching needs scans of two or more subjects, there are {count}{where}")
         if length < 1:
             raise InputError(f"a data set of pairs needs a length of 1 or more, not {length}")
-        self.subjects = np.array([codes[scan["subject"]] for scan in data])
         self.names = [str(scan["image"]) if isinstance(scan["image"], str) else str(i) for i, scan in enumerate(data)]
         self.scans = data if transform is None else cached_dataset(data, transform, cache_dir, cache_rate)
         self.augmentation, self.length, self.seed = augmentation, length, seed
@@ -70,8 +76,9 @@ class PairDataset(Dataset):
     def indices(self, draw: int) -> tuple[int, int, int]:
         """Fixed scan, moving scan (of another subject) and the augmentation's seed of draw number ``draw``."""
         rng = np.random.default_rng([self.seed, draw])
-        fixed = int(rng.integers(len(self.subjects)))
-        others = np.flatnonzero(self.subjects != self.subjects[fixed])
+        members = self.cohorts[0] if len(self.cohorts) == 1 else self.cohorts[int(rng.integers(len(self.cohorts)))]
+        fixed = int(members[rng.integers(len(members))])
+        others = members[self.subjects[members] != self.subjects[fixed]]
         return fixed, int(rng.choice(others)), int(rng.integers(2**31))
 
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:

@@ -67,6 +67,22 @@ class TestPlan:
             arm for arm, about in plan["arms"].items() if about.get("start") not in ("random", "coordinates")
         }
 
+    def test_a_mixture_is_measured_on_each_of_its_sets(self, plan):
+        """It is pre-trained on when asked for; what has no pre-training has no part in it."""
+        units = list_units(plan, pretrained_on=["together"], arms=["random", "correlation"], seeds=[0])
+        assert {unit.arm for unit in units} == {"correlation"}
+        assert {unit.data for unit in units} == set(plan["mixtures"]["together"]["zoom"])
+
+    def test_a_mixture_gives_each_set_the_steps_it_has_alone(self, plan):
+        """And keeps its subjects apart by its own key."""
+        alone, mixed = (overlay(plan, source, "correlation", "1") for source in ("hippocampus", "together"))
+        assert mixed["epoch_length"] == 3 * alone["epoch_length"]
+        assert mixed["epochs"] == alone["epochs"]
+        assert mixed["zoom"] == [1, 6, 2]
+        keys = [plan["sets"][data]["shared"].get("subject_key") for data in plan["mixtures"]["together"]["zoom"]]
+        assert mixed["subject_key"] == keys
+        assert keys[1] == alone["subject_key"]
+
     def test_selection_keeps_networks_together(self, plan):
         units = list_units(plan, arms=["correlation"], sets=["ixi_brain"], seeds=[3, 1])
         networks = [(unit.pretrained_on, unit.arm, unit.seed) for unit in units]
@@ -107,6 +123,7 @@ class TestPlan:
         assert changed("symmetric", "gvsl") == {"symmetric"}
         assert changed("correlation", "velocity") == {"velocity_steps"}
         assert changed("correlation", "longer") == {"epochs"}
+        assert changed("distinct", "distinct_cascade") == changed("correlation", "cascade") == {"matching_head"}
         assert changed("correlation", "distinct") == changed("distinct", "most_distinct") == {"redundancy_weight"}
         assert of["correlation"]["seed"] == 1
 

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Scans are found in any format, left out or refused, split by subject, and prepared once."""
+"""Scans are found in any format, left out or refused, and prepared once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from scripts import scans as scans_module
-from scripts.data import split_subjects
 from scripts.errors import InputError
 from scripts.scans import find_scans
 from support import cut, write_dicom, write_itk, write_nifti
@@ -148,25 +146,6 @@ class TestSubjects:
     def test_key_that_does_not_fit(self, cohort, key, message):
         with pytest.raises(InputError, match=message):
             find_scans(str(cohort), subject_key=key)
-
-    @given(st.lists(st.integers(0, 12), min_size=2, max_size=30), st.floats(0.01, 0.99), st.integers(0, 99))
-    def test_split_is_by_subject(self, subjects, fraction, seed):
-        """Nothing is lost; both sides can be paired; no subject is on both sides unless there are too few."""
-        scans = [{"image": str(i), "subject": str(subject)} for i, subject in enumerate(subjects)]
-        training, held = split_subjects(scans, fraction, seed)
-        assert split_subjects(scans, fraction, seed) == (training, held)
-        if len(set(subjects)) < 4:
-            assert training == held == scans
-            return
-        sides = [{scan["subject"] for scan in side} for side in (training, held)]
-        assert min(map(len, sides)) >= 2
-        assert not sides[0] & sides[1]
-        assert sorted(scan["image"] for scan in training + held) == sorted(scan["image"] for scan in scans)
-
-    @pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, float("nan")])
-    def test_fraction_must_be_one(self, fraction):
-        with pytest.raises(InputError, match="validation_fraction"):
-            split_subjects([{"subject": "a"}, {"subject": "b"}], fraction)
 
 
 class TestBadScans:

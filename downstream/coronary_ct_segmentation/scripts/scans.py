@@ -98,7 +98,7 @@ def _check_all(
         found = dict(zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True))
     problems = {path: problem for path, problem in found.items() if problem is not None}
     if record is not None:
-        good = {path: stamp(path) for path in paths if path not in problems}
+        good = known | {path: stamp(path) for path in paths if path not in problems}
         try:
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_text(json.dumps(good, indent=1), encoding="utf-8")

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Prepared scans: held back by subject, scaled, cached."""
+"""Prepared scans: scaled, cached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.data import CacheDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
@@ -31,35 +30,6 @@ from torch.utils.data import Dataset
 from .checkpoints import load_file, save_atomically
 from .errors import InputError, check_numbers
 from .reading import check_scan, file_stamp
-
-
-def split_subjects(
-    scans: Sequence[dict[str, Any]], validation_fraction: float, seed: int = 0
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """
-    Hold subjects back for measuring; two at least, whose scans can be matched.
-
-    Args:
-        scans: dictionaries with ``subject``.
-        validation_fraction: share of the subjects to hold back.
-        seed: of the choice.
-
-    Returns:
-        scans for training, scans held back. With fewer than four subjects both are all scans, since each side needs
-        two.
-    """
-    if not 0 < validation_fraction < 1:
-        raise InputError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
-    subjects = sorted({scan["subject"] for scan in scans})
-    if len(subjects) < 4:
-        print(
-            f"{len(subjects)} subjects are too few to hold any back: matching is measured on the training scans",
-            flush=True,
-        )
-        return list(scans), list(scans)
-    count = min(max(2, round(validation_fraction * len(subjects))), len(subjects) - 2)
-    held = {subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))[:count]}
-    return [s for s in scans if s["subject"] not in held], [s for s in scans if s["subject"] in held]
 
 
 def scale_intensity(

@@ -1,0 +1,150 @@
+# Copyright (c) GVSL bundle contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Cohorts: folders of scans, one for each part of the body, that pairs never mix; subjects held back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from .errors import InputError, check_numbers
+from .scans import SubjectKey, find_scans
+
+
+def _for_each(option: str, value: Any, folders: Sequence[str]) -> list[Any]:
+    """The option's value for each folder: one for all, or a list of one each."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(folders)
+    if len(values) != len(folders):
+        raise InputError(f"{option} has {len(values)} values for the {len(folders)} folder(s) of dataset_dir")
+    return values
+
+
+def find_cohorts(
+    dataset_dir: str | Sequence[str],
+    subject_key: SubjectKey | Sequence[SubjectKey] = None,
+    zoom: float | Sequence[float] = 1.0,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """
+    The usable scans of a folder, or of several whose scans show different parts of the body.
+
+    Args:
+        dataset_dir: the folder, or a list of folders.
+        subject_key: see :func:`~scripts.scans.find_scans`; one for all folders, or a list of one each.
+        zoom: how many times finer than the grid's spacing the voxels of a folder's scans are; one for all folders, or a
+            list of one each. So that heads at 4 mm and hippocampi at 1 mm fill the same grid: ``[1, 4]``.
+        options: of :func:`~scripts.scans.find_scans`.
+
+    Returns:
+        dictionaries with ``image``, ``subject``, possibly ``label``, and ``cohort`` (its folder) and ``zoom``.
+
+    Raises:
+        InputError: for a folder named twice; for options that do not fit; see :func:`~scripts.scans.find_scans`.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    if not folders:
+        raise InputError("dataset_dir is an empty list: pass --dataset_dir <folder of scans>")
+    resolved = [Path(folder).resolve() for folder in folders]
+    for number, folder in enumerate(resolved):
+        if folder in resolved[:number]:
+            raise InputError(f"dataset_dir names {folders[number]} twice")
+    keys, zooms = _for_each("subject_key", subject_key, folders), _for_each("zoom", zoom, folders)
+    for factor in zooms:
+        check_numbers({"zoom": factor}, lowest=0.01)
+    return [
+        {**scan, "cohort": str(folder), "zoom": float(factor)}
+        for folder, key, factor in zip(folders, keys, zooms, strict=True)
+        for scan in find_scans(str(folder), key, **options)
+    ]
+
+
+def by_cohort(scans: Sequence[Mapping[str, Any]]) -> dict[Hashable, list[int]]:
+    """Indices of the scans of each cohort; scans that name none are one cohort."""
+    found: dict[Hashable, list[int]] = {}
+    for index, scan in enumerate(scans):
+        found.setdefault(scan.get("cohort"), []).append(index)
+    return found
+
+
+def split_subjects(
+    scans: Sequence[dict[str, Any]], validation_fraction: float, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """
+    Hold subjects of each cohort back for measuring; two at least, whose scans can be matched.
+
+    Args:
+        scans: dictionaries with ``subject`` and possibly ``cohort``.
+        validation_fraction: share of the subjects to hold back.
+        seed: of the choice.
+
+    Returns:
+        scans for training, scans held back. Of a cohort with fewer than four subjects both are all its scans, since
+        each side needs two.
+    """
+    if not 0 < validation_fraction < 1:
+        raise InputError(f"validation_fraction must lie between 0 and 1, not {validation_fraction}")
+    training, held_back = [], []
+    for cohort, members in by_cohort(scans).items():
+        own = [scans[index] for index in members]
+        subjects = sorted({scan["subject"] for scan in own})
+        if len(subjects) < 4:
+            where = "" if cohort is None else f" in {cohort}"
+            print(
+                f"{len(subjects)} subjects{where} are too few to hold any back: matching is measured on the training "
+                "scans",
+                flush=True,
+            )
+            training += own
+            held_back += own
+            continue
+        count = min(max(2, round(validation_fraction * len(subjects))), len(subjects) - 2)
+        held = {subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))[:count]}
+        training += [scan for scan in own if scan["subject"] not in held]
+        held_back += [scan for scan in own if scan["subject"] in held]
+    return training, held_back
+
+
+class Zoomd(MapTransform):
+    """
+    Take the voxels of an image for ``zoom`` times as large as its header says, so that resampling to the grid's spacing
+    samples it that many times finer. The same factor along every axis: what is rigid stays rigid.
+
+    Args:
+        keys: images with a header (:class:`~monai.data.MetaTensor`).
+        factor_key: where an item has its factor; without one it stays as it is.
+        allow_missing_keys: skip keys that are not there.
+    """
+
+    def __init__(self, keys: KeysCollection, factor_key: str = "zoom", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.factor_key = factor_key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: images ``(C, D, H, W)`` and the factor.
+        """
+        result, factor = dict(data), data.get(self.factor_key, 1.0)
+        if factor != 1:
+            for key in self.key_iterator(result):
+                image = result[key].clone()
+                scale = torch.full((len(image.affine),), factor, dtype=image.affine.dtype)
+                scale[-1] = 1
+                image.affine = image.affine @ torch.diag(scale)
+                result[key] = image
+        return result
