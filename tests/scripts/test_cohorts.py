@@ -103,7 +103,7 @@ class TestSplit:
         assert both == tuple(one + other for one, other in zip(*alone, strict=True))
 
     def test_a_small_cohort_is_named(self, capsys):
-        scans = [{"subject": str(i), "cohort": cohort} for cohort, count in {"a": 5, "b": 3}.items() for i in range(count)]
+        scans = [{"subject": str(number), "cohort": cohort} for number, cohort in enumerate("aaaaabbb")]
         training, held = split_subjects(scans, 0.4)
         assert [scan["cohort"] for scan in training] == [*"aaabbb"]
         assert [scan["cohort"] for scan in held] == [*"aabbb"]
@@ -114,7 +114,7 @@ class TestPairsOfCohorts:
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.integers(2, 6), min_size=1, max_size=4), st.integers(0, 2**31))
     def test_pairs_never_mix_cohorts(self, counts, seed):
-        """Though subjects have the same names in all of them; a large cohort is drawn no more often than a small one."""
+        """Though subjects have the same names in all; a large cohort is drawn no more often than a small one."""
         scans = [
             {"image": torch.zeros(1), "subject": str(i), "cohort": cohort}
             for cohort, count in enumerate(counts)

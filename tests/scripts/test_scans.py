@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from scripts import scans as scans_module
 from scripts.errors import InputError
 from scripts.scans import find_scans
