@@ -134,7 +134,7 @@ class Zoomd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.factor_key = factor_key
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """
         Args:
             data: images ``(C, D, H, W)`` and the factor.
