@@ -44,7 +44,7 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     for down in backbone.downs:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
     for up in backbone.ups:
-        up.forward = partial(_two_convolutions, up.convs, partial(_up_and_join, up))
+        up.forward = partial(_two_convolutions, up.convs, up.join)
     stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
     for stage in stages:
         if not isinstance(stage, CorrelationHead):  # its memory is gone before the peak
@@ -59,7 +59,3 @@ def _two_convolutions(convs: Any, before: Callable[..., torch.Tensor], *inputs: 
     first, second = convs.conv_0, convs.conv_1
     middle = recomputed(lambda *given: first.conv(before(*given)), *inputs)
     return second.adn(recomputed(lambda given: second.conv(first.adn(given)), middle))
-
-
-def _up_and_join(up: Any, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
-    return torch.cat([skipped, up.upsample(below)], dim=1)

@@ -9,12 +9,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks.nets.basic_unet import UpCat
 from scripts import blocks
-from scripts.blocks import SLOW_BELOW, SingleVolumeConv3d, initialise
+from scripts.blocks import SLOW_BELOW, SingleVolumeConv3d, UpJoin, dense_gradient, initialise
 from torch import nn
 from torch.nn import functional
 
@@ -64,6 +67,60 @@ class TestSingleVolumeConv3d:
         for exported in (torch.jit.script(layer), torch.jit.trace(layer, image)):
             assert torch.allclose(exported(image), layer(image))
             assert "pad" not in str(exported.inlined_graph).replace("padding", "")
+
+
+class TestUpJoin:
+    SETTINGS: ClassVar = {
+        "in_chns": 6,
+        "cat_chns": 4,
+        "out_chns": 4,
+        "act": blocks.LEAKY_RELU,
+        "norm": "instance",
+        "bias": True,
+        "upsample": "nontrainable",
+        "pre_conv": None,
+        "halves": False,
+    }
+
+    @pytest.mark.parametrize("dimensions", [2, 3])
+    @pytest.mark.parametrize("last", [False, True])
+    def test_equals_monais(self, dimensions, last):
+        """Values and gradients, in both memory layouts."""
+        up = UpJoin(dimensions, **self.SETTINGS, interp_mode="linear", align_corners=True, is_pad=False).double()
+        below, skipped = (
+            torch.rand(2, channels, *[edge] * dimensions, dtype=torch.float64) for channels, edge in ((6, 3), (4, 6))
+        )
+        if last:
+            layout = torch.channels_last_3d if dimensions == 3 else torch.channels_last
+            below, skipped = (tensor.contiguous(memory_format=layout) for tensor in (below, skipped))
+        inputs = [below.requires_grad_(), skipped.requires_grad_()]
+        found, expected = up(*inputs), UpCat.forward(up, *inputs)
+        assert torch.allclose(found, expected)
+        gradients = [torch.autograd.grad(result.square().sum(), inputs) for result in (found, expected)]
+        assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
+
+    def test_up_sampling_is_given_a_dense_gradient(self, monkeypatch):
+        """Not the slice of a larger tensor that the concatenation hands on."""
+        up, seen = UpJoin(3, **self.SETTINGS), []
+        monkeypatch.setattr(blocks, "dense_gradient", lambda slice_: seen.append(slice_) or dense_gradient(slice_))
+        layout = torch.channels_last_3d
+        below = torch.rand(1, 6, 3, 3, 3).contiguous(memory_format=layout).requires_grad_()
+        up.join(below, torch.rand(1, 4, 6, 6, 6).contiguous(memory_format=layout)).square().sum().backward()
+        assert len(seen) == 1
+        assert not seen[0].is_contiguous(memory_format=layout)
+
+    @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 5, 4, 3, 6)])
+    def test_dense_gradient_keeps_values_and_layout(self, shape):
+        for layout in (torch.contiguous_format, torch.channels_last_3d if len(shape) == 5 else torch.channels_last):
+            slice_ = torch.rand(shape).contiguous(memory_format=layout)[:, 1:4]
+            found = dense_gradient(slice_)
+            assert torch.equal(found, slice_)
+            assert found.is_contiguous(memory_format=layout)
+
+    def test_can_be_exported(self):
+        up = UpJoin(3, **self.SETTINGS).eval()
+        inputs = torch.rand(1, 6, 3, 3, 3), torch.rand(1, 4, 6, 6, 6)
+        assert torch.allclose(torch.jit.script(up)(*inputs), up(*inputs))
 
 
 class TestInitialise:

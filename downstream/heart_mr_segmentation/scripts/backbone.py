@@ -18,11 +18,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+from monai.networks.nets.basic_unet import Down, TwoConv
 from torch import nn
 from torch.nn import functional
 
-from .blocks import LEAKY_RELU, group_norm, initialise
+from .blocks import LEAKY_RELU, UpJoin, group_norm, initialise
 from .errors import InputError
 
 
@@ -58,7 +58,7 @@ class UNetBackbone(nn.Module):
             Down(spatial_dims, upper, lower, norm=group_norm(lower), **common) for upper, lower in pairwise(features)
         )
         self.ups = nn.ModuleList(
-            UpCat(
+            UpJoin(
                 spatial_dims,
                 in_chns=lower,
                 cat_chns=upper,
