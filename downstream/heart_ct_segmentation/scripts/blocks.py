@@ -98,7 +98,7 @@ class UpJoin(UpCat):
             above.register_hook(dense_gradient)
 
     def forward(self, x: torch.Tensor, x_e: torch.Tensor | None) -> torch.Tensor:
-        """The convolutions of what :meth:`join` gives, ``(B, out channels, D, H, W)``; without a skip of ``x`` alone."""
+        """``(B, out channels, D, H, W)``: the convolutions of what :meth:`join` gives, or of ``x`` alone."""
         return self.convs(self.upsample(x) if x_e is None else self.join(x, x_e))
 
 
