@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Pool
@@ -83,16 +84,48 @@ def _around(missing: list[int], radius: int) -> list[int]:
 
 def _windows(image: torch.Tensor, edge: int, step: int) -> torch.Tensor:
     """Cubes of a padded image ``(B, C, D, H, W)``, one every ``step`` voxels: ``(cubes, 1, edge ** N, C)``."""
+    return _Windows.apply(image, edge, step) if image.requires_grad else _unfolded(image, edge, step)
+
+
+def _unfolded(image: torch.Tensor, edge: int, step: int) -> torch.Tensor:
     n = image.dim() - 2
     for axis in range(2, 2 + n):
         image = image.unfold(axis, edge, step)
     return image.movedim(1, -1).reshape(-1, 1, edge**n, image.shape[1])
 
 
+class _Windows(torch.autograd.Function):
+    """
+    :func:`_windows` with a gradient that adds overlapping cubes axis by axis: PyTorch's own, of ``unfold``, takes as
+    long on a CPU as that of the attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, edge: int, step: int) -> torch.Tensor:
+        ctx.shape, ctx.edge, ctx.step = image.shape, edge, step
+        return _unfolded(image, edge, step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        batch, channels, *size = ctx.shape
+        n, counts = len(size), [(extent - ctx.edge) // ctx.step + 1 for extent in size]
+        total = gradient.reshape(batch, *counts, *[ctx.edge] * n, channels)
+        interleaved = [axis for k in range(n) for axis in (1 + k, 1 + n + k)]
+        total = total.permute(0, *interleaved, 2 * n + 1)  # (B, cubes, edge, cubes, edge, ..., C)
+        for axis, (extent, count) in enumerate(zip(size, counts, strict=True), start=1):
+            pieces = total.split(ctx.step, dim=axis + 1)
+            shape = [*total.shape[:axis], count + len(pieces) - 1, ctx.step, *total.shape[axis + 2 :]]
+            added = total.new_zeros(shape)
+            for place, piece in enumerate(pieces):  # cube i's piece j lies where cube i + j begins
+                added.narrow(axis, place, count).narrow(axis + 1, 0, piece.shape[axis + 1]).add_(piece)
+            total = added.flatten(axis, axis + 1).narrow(axis, 0, extent)
+        return total.movedim(-1, 1), None, None
+
+
 class CorrelationHead(nn.Module):
     """
-    Deformable matching by correlation: both images' local features through one 1x1x1 projection, averaged to half the
-    size, centred and normalised to unit length; the softmax of the dot products with the moving features within
+    Deformable matching by correlation: both images' local features, averaged to half the size, through one 1x1x1
+    projection, centred and normalised to unit length; the softmax of the dot products with the moving features within
     ``radius``, at a learned temperature; the expected offset, smoothed by a 3x3x3 box and interpolated to full size.
 
     There is no free convolution that could find the displacement from features that disagree: they must be consistent
@@ -134,9 +167,10 @@ class CorrelationHead(nn.Module):
 
     def describe(self, features: torch.Tensor) -> torch.Tensor:
         """Local features ``(B, C, D, H, W)`` to unit vectors of half the size, in float32."""
-        projected = self.projection(features).float()
         odd = [amount for edge in reversed(features.shape[2:]) for amount in (0, edge % 2)]
-        projected = self.halve(functional.pad(projected, odd, mode="replicate"))
+        if any(odd):
+            features = functional.pad(features, odd, mode="replicate")
+        projected = self.projection(self.halve(features)).float()  # an eighth of the work, and the same
         axes = list(range(2, projected.dim()))
         return functional.normalize(projected - projected.mean(dim=axes, keepdim=True), dim=1)
 
