@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_runs import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "bundle"))
 
-from benchmark_cases import PAPER_HEADS, measure  # noqa: E402
-from benchmark_growth import growth, options  # noqa: E402
+from benchmark_cases import PAPER_HEADS, measure
+from benchmark_growth import growth, options
 
 CASES: dict[str, dict[str, Any]] = {
     "8 channels": {"features": [8, 16, 32, 64], "sizes": [56, 64], "heads": PAPER_HEADS},
