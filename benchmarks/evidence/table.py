@@ -72,7 +72,8 @@ def compare(results: Results, plan: Mapping[str, Any]) -> dict[Question, dict[st
         plan: see :func:`~evidence.plan.read_plan`.
 
     Returns:
-        for every question the answer of each arm, in the order of the results.
+        for every question the answer of each arm, in the order of the results. Where an arm was not pre-trained on the
+        set it is measured on, the reference is the one that was.
     """
     found: dict[Question, dict[str, dict[tuple[str, str], float]]] = {}
     for unit, values in results.items():
@@ -82,16 +83,22 @@ def compare(results: Results, plan: Mapping[str, Any]) -> dict[Question, dict[st
             question = Question(unit.pretrained_on, unit.data, unit.measure, unit.labelled, value.quantity)
             arm = found.setdefault(question, {}).setdefault(unit.arm, {})
             arm[unit.seed, value.case] = value.value
-    return {q: _answers(arms, reference_of(plan, q.measure)) for q, arms in found.items()}
+    answers = {}
+    for question, arms in found.items():
+        at_home = found.get(question._replace(pretrained_on=question.data), {})
+        answers[question] = _answers(arms, at_home.get(reference_of(plan, question.measure), {}))
+    return answers
 
 
-def _answers(arms: Mapping[str, Mapping[tuple[str, str], float]], reference: str) -> dict[str, Answer]:
+def _answers(
+    arms: Mapping[str, Mapping[tuple[str, str], float]], reference: Mapping[tuple[str, str], float]
+) -> dict[str, Answer]:
     answers = {}
     for arm, values in arms.items():
         seeds = list(dict.fromkeys(seed for seed, _ in values))
         means = [np.nanmean([value for (own, _), value in values.items() if own == seed]) for seed in seeds]
         deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else float("nan")
-        p = paired_p(values, arms[reference]) if arm != reference and reference in arms else float("nan")
+        p = paired_p(values, reference)  # NaN for the reference itself
         answers[arm] = Answer(float(np.mean(means)), deviation, len(seeds), len(values) // len(seeds), p)
     return answers
 
@@ -109,8 +116,11 @@ def markdown(results: Results, plan: Mapping[str, Any]) -> str:
     for question in comparison:
         tables.setdefault(question[:3], []).append(question)
     for (source, data, measure), questions in tables.items():
-        where = data if source == data else f"{data}, pre-trained on {source}"
-        parts.append(f"### {where}: {measure.replace('_', ' ')} (against `{reference_of(plan, measure)}`)\n")
+        where, reference = data, reference_of(plan, measure)
+        if source != data:
+            where += f", pre-trained on {source}"
+        against = f"`{reference}`" if source == data else f"`{reference}` of {data}"
+        parts.append(f"### {where}: {measure.replace('_', ' ')} (against {against})\n")
         questions.sort(key=lambda q: (q.quantity, int(q.labelled) if q.labelled.isdigit() else 10**9))
         heads = [q.quantity.replace("_", " ") + (f", {q.labelled} labelled" if q.labelled else "") for q in questions]
         parts.append("| arm | seeds | " + " | ".join(heads) + " |")

@@ -171,6 +171,19 @@ class TestTable:
         assert np.isnan(answers["worse"].p)
         assert answers["reference"].p == pytest.approx(2 / 2**8)
 
+    def test_an_arm_from_elsewhere_is_tested_against_the_sets_own_reference(self):
+        found = {}
+        for source, shift in {"a": 0.0, "b": -0.1}.items():
+            cases = [Value("dice", str(i), 0.5 + shift + 0.01 * i) for i in range(8)]
+            found[Unit(source, "reference", "0", "a", "linear_probe", "3")] = cases
+        plan = {"reference": "reference", "arms": {"reference": {"description": "x"}}}
+        own, other = (answers["reference"].p for answers in compare(found, plan).values())
+        assert np.isnan(own)
+        assert other == pytest.approx(2 / 2**8)
+        text = markdown(found, plan)
+        assert "### a: linear probe (against `reference`)" in text
+        assert "### a, pre-trained on b: linear probe (against `reference` of a)" in text
+
     def test_too_few_pairs(self):
         few = {str(i): 0.1 * i for i in range(5)}
         assert np.isnan(paired_p(few, {key: 0.0 for key in few}))
