@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ def fine_tuning(
     probe: Mapping[str, Any],
     fresh: UNetBackbone | None = None,
     fresh_levels: int = 0,
+    warm_up: int = 0,
 ) -> list[Value]:
     """
     Dice of each held-back scan after fine-tuning all weights, the mean on the way, and the first step measured at
@@ -62,6 +64,8 @@ def fine_tuning(
         probe: settings of :func:`~evidence.probes.fit_probe`.
         fresh: an untrained backbone.
         fresh_levels: levels of the decoder, from full size down, that start as the untrained one's.
+        warm_up: steps in which the rates rise from almost 0; Adam's first steps are as large for a gradient of noise,
+            and the probe that the last layer starts as is lost in them.
     """
     backbone = copy.deepcopy(backbone)
     if fresh is not None:
@@ -73,7 +77,9 @@ def fine_tuning(
     rng = np.random.default_rng(seed)
     rates = {model.backbone: learning_rate, model.head: head_learning_rate}
     optimiser = torch.optim.Adam([{"params": part.parameters(), "lr": rate} for part, rate in rates.items()])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1, (step + 1) / (warm_up + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
     loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
 
     def measured() -> list[float]:

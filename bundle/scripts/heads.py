@@ -33,8 +33,8 @@ from .geometry import affine_about_centre, affine_displacement, exponential, fus
 def match(
     affine_head: nn.Module | None,
     deformable_head: nn.Module,
-    fixed: tuple[torch.Tensor, torch.Tensor],
-    moving: tuple[torch.Tensor, torch.Tensor],
+    fixed: Sequence[torch.Tensor],
+    moving: Sequence[torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """
     Z-matching: an affine map from the global features, then a displacement field from the local features, the moving

@@ -13,10 +13,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from .errors import InputError
+from .errors import InputError, check_numbers
 from .fields import inside_volume
 from .geometry import warp
 from .redundancy import redundancy
@@ -146,7 +148,8 @@ class GVSLLoss(nn.Module):
         matching_weight: weight of the similarity; 0 for restoration only.
         smoothness_weight: weight of the smoothness.
         restoration_weight: weight of the restoration; 0 for matching only.
-        redundancy_weight: weight of :func:`~scripts.redundancy.redundancy`.
+        redundancy_weight: weight of the mean :func:`~scripts.redundancy.redundancy` of the levels' features.
+        redundancy_levels: of how many levels, f^g and f^l first; None for all.
         smooth_whole: smoothness of the fused displacement instead of the deformable head's alone.
         corrupted: which image the prediction's ``restored`` restores, "moving" or "fixed", as given to the network.
     """
@@ -159,6 +162,7 @@ class GVSLLoss(nn.Module):
         smoothness_weight: float = 1.0,
         restoration_weight: float = 1.0,
         redundancy_weight: float = 0.0,
+        redundancy_levels: int | None = None,
         smooth_whole: bool = False,
         corrupted: str = "moving",
     ) -> None:
@@ -174,6 +178,9 @@ class GVSLLoss(nn.Module):
         for name, weight in self.weights.items():
             if weight < 0:
                 raise InputError(f"{name}_weight must not be negative: {weight}")
+        if redundancy_levels is not None:
+            check_numbers({"redundancy_levels": redundancy_levels}, lowest=1, whole=True)
+        self.redundancy_levels = redundancy_levels
         self.field = "displacement" if smooth_whole else "local_displacement"
         self.corrupted = corrupted
         self.terms: dict[str, float] = {}
@@ -203,10 +210,10 @@ class GVSLLoss(nn.Module):
             "matching": self.matching(warp(moving, displacement), fixed, inside),
             "smoothness": self.smoothness(found[self.field]),
             "restoration": (found["restored"].float() - restorable).square().mean(),
-            "redundancy": self._redundancy(found["global_features"], found["local_features"]),
+            "redundancy": self._redundancy(found["features"]),
         }
 
-    def _redundancy(self, *levels: torch.Tensor) -> torch.Tensor:
+    def _redundancy(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         wanted = torch.is_grad_enabled() and self.weights["redundancy"] > 0  # else only logged
         with torch.set_grad_enabled(wanted):
-            return torch.stack([redundancy(level).mean() for level in levels]).mean()
+            return torch.stack([redundancy(level).mean() for level in levels[: self.redundancy_levels]]).mean()

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -29,7 +31,8 @@ class GVSL(nn.Module):
     doi:10.1109/CVPR52729.2023.00920.
 
     Args:
-        backbone: image to (f^g, f^l).
+        backbone: image to (f^g, f^l); its method ``levels``, if it has one, gives these and the features of its other
+            levels.
         affine_head: see :class:`~scripts.heads.AffineHead`; None leaves the affine map at the identity.
         deformable_head: see :class:`~scripts.heads.DeformableHead`.
         restoration_head: f^l to the restored image.
@@ -72,28 +75,29 @@ class GVSL(nn.Module):
             - ``displacement``: both fused, ``(B, N, D, H, W)`` in voxels;
             - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
-              restored, ``(B, C, D, H, W)``, and the moving image's ``global_features`` and ``local_features``;
+              restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
         if moving is None:
             return self.restoration_head(self.backbone(fixed)[1])
         if fixed.shape != moving.shape:
             raise ValueError(f"fixed and moving differ in shape: {tuple(fixed.shape)} and {tuple(moving.shape)}")
-        features = self.backbone(torch.cat([fixed, moving]))
-        both_ways = self.symmetric and self.training
-        if both_ways:  # one batch: the second half matches the other way
-            fixed_features, moving_features = features, tuple(both.roll(len(fixed), dims=0) for both in features)
-        else:
-            fixed_features, moving_features = zip(*(both.chunk(2) for both in features), strict=True)
-        result = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
+        both = torch.cat([fixed, moving])
         if not self.training:
+            fixed_features, moving_features = _halves(self.backbone(both))
+            result = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
             return {"warped": warp(moving, result["displacement"]), **result}
+        features = tuple(getattr(self.backbone, "levels", self.backbone)(both))
+        if self.symmetric:  # one batch: the second half matches the other way
+            fixed_features, moving_features = features, tuple(level.roll(len(fixed), dims=0) for level in features)
+        else:
+            fixed_features, moving_features = _halves(features)
+        result = match(self.affine_head, self.deformable_head, fixed_features[:2], moving_features[:2])
         restorable = moving_features if self.corrupted == "moving" else fixed_features
         result["restored"] = self.restoration_head(restorable[1])
-        result["global_features"], result["local_features"] = moving_features
-        if not both_ways:
-            return result
-        halves = {name: value.chunk(2) for name, value in result.items()}
+        if not self.symmetric:
+            return {**result, "features": moving_features}
+        halves = {name: value.chunk(2) for name, value in result.items()} | {"features": _halves(moving_features)}
         return {
             **{name: first for name, (first, _) in halves.items()},
             "backward": {name: second for name, (_, second) in halves.items()},
@@ -102,6 +106,12 @@ class GVSL(nn.Module):
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` takes in place of this network: TorchScript knows one type of result, the image."""
         return Restoration(self.backbone, self.restoration_head).train(self.training)
+
+
+def _halves(features: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """The features of the first and of the second half of a batch."""
+    first, second = zip(*(level.chunk(2) for level in features), strict=True)
+    return first, second
 
 
 class Restoration(nn.Module):

@@ -269,12 +269,12 @@ def prediction(size, backward=False, seed=0):
     def one(seed):
         rng = np.random.default_rng(seed)
         fields = {name: torch.as_tensor(rng.normal(size=(2, 3, *size))) for name in ("displacement", "local")}
+        levels = ((4, 2, 2, 2), (3, *size), (5, 2, 3, 2))
         return {
             "displacement": fields["displacement"],
             "local_displacement": fields["local"],
             "restored": torch.as_tensor(rng.random((2, 1, *size))),
-            "global_features": torch.as_tensor(rng.random((2, 4, 2, 2, 2))),
-            "local_features": torch.as_tensor(rng.random((2, 3, *size))),
+            "features": tuple(torch.as_tensor(rng.random((2, *shape))) for shape in levels),
         }
 
     return {**one(seed), **({"backward": one(seed + 1)} if backward else {})}
@@ -289,7 +289,7 @@ def expected_terms(found, fixed, moving, restorable, field="local_displacement")
             LocalNCCLoss()(warped, fixed, inside_volume(displacement)).item(),
             SmoothnessLoss()(found[field]).item(),
             np.mean((found["restored"].numpy() - restorable.numpy()) ** 2),
-            np.mean([redundancy(found[f"{name}_features"]).mean().item() for name in ("global", "local")]),
+            np.mean([redundancy(level).mean().item() for level in found["features"]]),
         ]
     )
 
@@ -369,7 +369,7 @@ def test_gvsl_loss_takes_other_measures():
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_redundancy_of_no_weight_is_logged_and_costs_no_gradient(weight):
     found, size = prediction((8, 7, 6)), (8, 7, 6)
-    features = found["local_features"].requires_grad_()
+    features = found["features"][-1].requires_grad_()
     clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
     loss = GVSLLoss(redundancy_weight=weight)
     found["displacement"].requires_grad_()

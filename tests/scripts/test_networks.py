@@ -182,10 +182,38 @@ def test_only_what_is_used_is_computed():
     fixed, moving = images((8, 8, 8))
     network = small_network(symmetric=True)
     found = network(fixed, moving)
-    features = {"global_features", "local_features"}
-    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "backward", *features}
+    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "backward", "features"}
     assert set(found["backward"]) == set(found) - {"backward"}
     assert set(network.eval()(fixed, moving)) == {"affine", "local_displacement", "displacement", "warped"}
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_features_are_those_of_the_moving_image(symmetric):
+    """Of all levels, f^g and f^l first; of the backward match those of the fixed one."""
+    fixed, moving = images((9, 8, 7))
+    network = small_network(symmetric=symmetric)
+    found = network(fixed, moving)
+    for way, image in {"forward": moving, **({"backward": fixed} if symmetric else {})}.items():
+        features = found["features"] if way == "forward" else found["backward"]["features"]
+        expected = network.backbone.levels(image)
+        assert len(features) == len(expected) == 2 * len(network.backbone.features) - 1
+        for level, alone in zip(features, expected, strict=True):
+            torch.testing.assert_close(level, alone, atol=1e-4, rtol=1e-4)
+        for level, alone in zip(features, network.backbone(image), strict=False):
+            torch.testing.assert_close(level, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_backbone_may_have_no_levels():
+    """Then its global and local features are all that there are."""
+    network = small_network()
+    whole = network.backbone
+
+    class Plain(torch.nn.Module):
+        def forward(self, image):
+            return whole(image)
+
+    network.backbone = Plain()
+    assert len(network(*images((8, 8, 8)))["features"]) == 2
 
 
 @pytest.mark.parametrize("corrupted", ["moving", "fixed"])
@@ -240,8 +268,9 @@ def test_batch_of_two_is_two_batches_of_one(dims, size, symmetric):
         if symmetric:
             ways.append((alone.pop("backward"), together["backward"]))
         for single, whole in ways:
-            for name, value in single.items():
-                torch.testing.assert_close(value[0], whole[name][k], atol=1e-4, rtol=1e-4)
+            levels = zip(single.pop("features"), whole["features"], strict=True)
+            for value, others in [*((value, whole[name]) for name, value in single.items()), *levels]:
+                torch.testing.assert_close(value[0], others[k], atol=1e-4, rtol=1e-4)
     assert (together["affine"][0] - together["affine"][1]).abs().max() > 1e-4
 
 
