@@ -16,11 +16,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.losses import DiceCELoss
+from scripts.backbone import UNetBackbone
 from scripts.clustering import clustering_measures, sample_features
 from scripts.metrics import label_dice
 from scripts.networks import GVSL
@@ -120,15 +121,15 @@ def clustering(reader: Reader, cohort: Cohort, seed: int, per_structure: int, ne
 
 def channels(network: GVSL, cohort: Cohort) -> list[Value]:
     """
-    How much the channels of the local and of the global features repeat each other on each held-back scan, see
-    :func:`scripts.redundancy.redundancy`.
+    How much the channels of the local features, of the global ones, and of all levels' on the average repeat each other
+    on each held-back scan, see :func:`scripts.redundancy.redundancy`.
     """
-    values = []
+    values, backbone = [], cast("UNetBackbone", network.backbone)
     for scan in cohort.testing:
         with torch.no_grad():
-            levels = network.backbone(scan["image"][None])
-        for name, level in zip(("global", "local"), levels, strict=True):
-            values.append(Value(f"{name}_redundancy", scan["name"], float(redundancy(level))))
+            found = [float(redundancy(level)) for level in backbone.levels(scan["image"][None])]
+        of_scan = {"global": found[0], "local": found[1], "mean": sum(found) / len(found)}
+        values += [Value(f"{name}_redundancy", scan["name"], value) for name, value in of_scan.items()]
     return values
 
 

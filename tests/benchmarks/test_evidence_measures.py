@@ -172,11 +172,13 @@ class TestMeasures:
 
     def test_channels(self, small):
         """Copies of one channel are wholly redundant, on every held-back scan."""
-        network = SimpleNamespace(
-            backbone=lambda image: (image[..., :4].repeat(1, 3, 1, 1, 1), image.repeat(1, 2, 1, 1, 1))
-        )
-        values = channels(network, small)
-        assert [value.case for value in values] == [s["name"] for s in small.testing for _ in range(2)]
+
+        def levels(image):
+            return [image[..., :4].repeat(1, 3, 1, 1, 1), image.repeat(1, 2, 1, 1, 1), image]
+
+        values = channels(SimpleNamespace(backbone=SimpleNamespace(levels=levels)), small)
+        assert [value.case for value in values] == [s["name"] for s in small.testing for _ in range(3)]
+        assert mean(values, "mean_redundancy") == pytest.approx(2 / 3, rel=1e-2)
         assert mean(values, "local_redundancy") == pytest.approx(1, rel=1e-3)
         assert mean(values, "global_redundancy") == pytest.approx(1, rel=1e-2)
 
