@@ -32,7 +32,7 @@ from evidence import figures, results
 from evidence.cohorts import Cohort, Reader, coordinates_reader, local_reader, make_network, read_cohort
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
-from evidence.plan import Unit, list_units, read_plan, sources_of
+from evidence.plan import Unit, against, list_units, read_plan, sources_of
 from evidence.pretraining import weights_of
 from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
@@ -150,9 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--measures", nargs="+", help="some of the measures")
     parser.add_argument("--across", action="store_true", help="measure also on the sets not pre-trained on")
     parser.add_argument("--report", action="store_true", help="only the table and figures of what is measured already")
+    parser.add_argument("--reference", help="the arm that the others are tested against, in every measure")
     parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
     given = parser.parse_args(arguments)
-    plan = read_plan(given.plan, given.quick)
+    plan = against(read_plan(given.plan, given.quick), given.reference)
     units = list_units(plan, given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across)
     given.out.mkdir(parents=True, exist_ok=True)
     evidence = Evidence(plan, given.data.resolve(), given.out.resolve())

@@ -60,6 +60,15 @@ def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
         raise InputError(f"{path} is no plan ({type(error).__name__} {error}): see benchmarks/evidence.json") from error
 
 
+def against(plan: dict[str, Any], reference: str | None) -> dict[str, Any]:
+    """The plan with that arm as the one that the others are tested against, in every measure; None changes nothing."""
+    if reference is None:
+        return plan
+    if reference not in plan["arms"]:
+        raise InputError(f"the plan has no arms named '{reference}', only {', '.join(plan['arms'])}")
+    return {**plan, "reference": reference, "references": {}}
+
+
 def sources_of(plan: Mapping[str, Any]) -> dict[str, list[str]]:
     """What can be pre-trained on, and the sets it consists of: each set alone, and the mixtures."""
     mixtures = {name: list(about["zoom"]) for name, about in plan.get("mixtures", {}).items()}

@@ -16,10 +16,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from evidence import results
-from evidence.plan import Unit, list_units, merged, read_plan
+from evidence.plan import Unit, against, list_units, merged, read_plan
 from evidence.pretraining import overlay
 from evidence.results import Value
-from evidence.table import compare, markdown, paired_p
+from evidence.table import compare, markdown, paired_p, reference_of
 from scripts.errors import InputError
 
 
@@ -183,6 +183,14 @@ class TestTable:
         text = markdown(found, plan)
         assert "### a: linear probe (against `reference`)" in text
         assert "### a, pre-trained on b: linear probe (against `reference` of a)" in text
+
+    def test_another_reference(self, plan):
+        """It holds for every measure; the plan itself stays as it is."""
+        other = against(plan, "random")
+        assert {reference_of(other, measure) for measure in plan["measures"]} == {"random"}
+        assert reference_of(against(plan, None), "linear_probe") == reference_of(plan, "linear_probe") == "correlation"
+        with pytest.raises(InputError, match="no arms named 'magic'"):
+            against(plan, "magic")
 
     def test_too_few_pairs(self):
         few = {str(i): 0.1 * i for i in range(5)}
