@@ -124,7 +124,8 @@ class TestPlan:
         assert changed("correlation", "velocity") == {"velocity_steps"}
         assert changed("correlation", "longer") == {"epochs"}
         assert changed("distinct", "distinct_cascade") == changed("correlation", "cascade") == {"matching_head"}
-        assert changed("correlation", "distinct") == changed("distinct", "most_distinct") == {"redundancy_weight"}
+        assert changed("correlation", "levels") == changed("distinct", "most_distinct") == {"redundancy_weight"}
+        assert changed("correlation", "distinct") == {"redundancy_weight", "redundancy_levels"}
         assert of["correlation"]["seed"] == 1
 
 
