@@ -46,8 +46,11 @@ def pair(anatomy):
 
 
 def dtypes(prediction):
-    for value in prediction.values():
-        yield from dtypes(value) if isinstance(value, dict) else [value.dtype]
+    if isinstance(prediction, torch.Tensor):
+        yield prediction.dtype
+        return
+    for value in prediction.values() if isinstance(prediction, dict) else prediction:
+        yield from dtypes(value)
 
 
 def learn(network, pair, enabled):

@@ -21,9 +21,11 @@ from torch import nn
 
 
 def as_float32(prediction: Any) -> Any:
-    """The half-precision tensors of a prediction, a tensor or a nested dictionary of them, in float32."""
+    """The half-precision tensors of a prediction, a tensor or nested dictionaries and tuples of them, in float32."""
     if isinstance(prediction, dict):
         return {name: as_float32(value) for name, value in prediction.items()}
+    if isinstance(prediction, tuple):
+        return tuple(as_float32(value) for value in prediction)
     half = prediction.dtype in (torch.bfloat16, torch.float16)
     return prediction.float() if half else prediction
 

@@ -91,6 +91,21 @@ class UNetBackbone(nn.Module):
             levels.append(down(levels[-1]))
         return levels
 
+    def decode(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """
+        The decoder alone.
+
+        Args:
+            levels: see :meth:`encode`.
+
+        Returns:
+            its levels' features, from the bottleneck's neighbour up to full size (padded).
+        """
+        decoded = [levels[-1]]
+        for index, up in enumerate(self.ups):
+            decoded.append(up(decoded[-1], levels[-2 - index]))
+        return decoded[1:]
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
@@ -100,19 +115,28 @@ class UNetBackbone(nn.Module):
             global features f^g ``(B, features[-1], D / 2^n, H / 2^n, W / 2^n)`` of the padded image, and local features
             f^l ``(B, features[0], D, H, W)``.
         """
+        levels = self.levels(image)
+        return levels[0], levels[1]
+
+    def levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            f^g, f^l, and the features of all other levels of the encoder and the decoder.
+        """
         if image.dim() != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise ValueError(
                 f"the backbone takes {self.in_channels}-channel images of {self.spatial_dims} spatial dimensions, "
                 f"not {list(image.shape)}"
             )
-        levels = self.encode(image)
-        local = levels[-1]
-        for index, up in enumerate(self.ups):
-            local = up(local, levels[-2 - index])
-        padding = self.padding(list(image.shape[2:]))
+        encoded = self.encode(image)
+        decoded = self.decode(encoded)
+        local, padding = decoded[-1], self.padding(list(image.shape[2:]))
         if max(padding) > 0:  # without the question three copies of the largest gradient
             local = functional.pad(local, [-zeros for zeros in padding])
-        return levels[-1], local
+        return [encoded[-1], local] + encoded[:-1] + decoded[:-1]
 
     def padding(self, size: list[int]) -> list[int]:
         """Zeros before and after each axis, last axis first (as ``torch.nn.functional.pad`` takes them)."""
