@@ -72,6 +72,11 @@ def dense_gradient(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.contiguous(memory_format=layout)
 
 
+def _pack_gradient(features: torch.Tensor) -> None:
+    if features.requires_grad and not torch.compiler.is_compiling():
+        features.register_hook(dense_gradient)
+
+
 class UpJoin(UpCat):
     """
     MONAI's ``UpCat`` whose backward pass is faster on a CPU: the gradient that a concatenation hands to the up-sampling
@@ -89,13 +94,8 @@ class UpJoin(UpCat):
         """
         above = self.upsample(below)
         if not torch.jit.is_scripting():
-            self._tend(above)
+            _pack_gradient(above)
         return torch.cat([skipped, above], dim=1)
-
-    @torch.jit.unused
-    def _tend(self, above: torch.Tensor) -> None:
-        if above.requires_grad and not torch.compiler.is_compiling():
-            above.register_hook(dense_gradient)
 
     def forward(self, x: torch.Tensor, x_e: torch.Tensor | None) -> torch.Tensor:
         """``(B, out channels, D, H, W)``: the convolutions of what :meth:`join` gives, or of ``x`` alone."""
