@@ -29,6 +29,7 @@ from scripts.heads import AffineHead, DeformableHead, RestorationHead
 from scripts.networks import GVSL
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
+ZOOM = "scripts.cohorts.Zoomd"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
 SETTINGS["matching_head"] = "convolution"
 HEART = (205, 420, 500, 550, 600, 820, 850)
@@ -265,7 +266,10 @@ def test_scans_that_do_not_meet_are_refused():
 
 
 def test_configurations_agree():
-    """What inference and evaluation share with the training of the shipped model is the same in all three."""
+    """
+    What inference and evaluation share with the training of the shipped model is the same in all three; but several
+    folders with zooms of their own are for training alone.
+    """
     train, shipped, inference, evaluate = (
         json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
         for name in ("train", "ixi_brain", "inference", "evaluate")
@@ -275,8 +279,12 @@ def test_configurations_agree():
         assert train[name] == inference[name] == evaluate[name], name
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
     assert network == inference["network_def"] == evaluate["network_def"]
-    for name in ("scans", "split", "corruption", "seed", "validation_fraction", "subject_key"):
+    found = {key: value for key, value in train["scans"].items() if key != "zoom"}
+    assert found | {"_target_": "scripts.scans.find_scans"} == evaluate["scans"]
+    for name in ("split", "corruption", "seed", "validation_fraction", "subject_key"):
         assert train[name] == evaluate[name], name
-    assert train["train"]["preprocessing_transforms"] == evaluate["preprocessing"]["transforms"]
+    prepared = [step for step in train["train"]["preprocessing_transforms"] if step["_target_"] != ZOOM]
+    assert len(prepared) == len(train["train"]["preprocessing_transforms"]) - 1
+    assert prepared == evaluate["preprocessing"]["transforms"]
     kept = [step["_target_"] for step in inference["preprocessing"]["transforms"] if step["_target_"] != "CopyItemsd"]
-    assert kept == [step["_target_"] for step in train["train"]["preprocessing_transforms"]]
+    assert kept == [step["_target_"] for step in prepared]
