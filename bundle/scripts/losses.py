@@ -188,7 +188,8 @@ class GVSLLoss(nn.Module):
     def forward(self, prediction: dict, clean: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            prediction: what :class:`~scripts.networks.GVSL` returns for two images.
+            prediction: what :class:`~scripts.networks.GVSL` returns for two images; its ``features`` are taken out,
+                else they would outlive their gradients.
             clean: the clean fixed and moving images, stacked as channels, ``(B, 2 C, D, H, W)``.
 
         Returns:
@@ -210,7 +211,7 @@ class GVSLLoss(nn.Module):
             "matching": self.matching(warp(moving, displacement), fixed, inside),
             "smoothness": self.smoothness(found[self.field]),
             "restoration": (found["restored"].float() - restorable).square().mean(),
-            "redundancy": self._redundancy(found["features"]),
+            "redundancy": self._redundancy(found.pop("features")),
         }
 
     def _redundancy(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
