@@ -56,7 +56,7 @@ def find_cohorts(
     Raises:
         InputError: for a folder named twice; for options that do not fit; see :func:`~scripts.scans.find_scans`.
     """
-    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    folders = [str(folder) for folder in (dataset_dir if isinstance(dataset_dir, list | tuple) else [dataset_dir])]
     if not folders:
         raise InputError("dataset_dir is an empty list: pass --dataset_dir <folder of scans>")
     resolved = [Path(folder).resolve() for folder in folders]
@@ -67,9 +67,9 @@ def find_cohorts(
     for factor in zooms:
         check_numbers({"zoom": factor}, lowest=0.01)
     return [
-        {**scan, "cohort": str(folder), "zoom": float(factor)}
+        {**scan, "cohort": folder, "zoom": float(factor)}
         for folder, key, factor in zip(folders, keys, zooms, strict=True)
-        for scan in find_scans(str(folder), key, **options)
+        for scan in find_scans(folder, key, **options)
     ]
 
 

@@ -75,7 +75,8 @@ class GVSL(nn.Module):
             - ``displacement``: both fused, ``(B, N, D, H, W)`` in voxels;
             - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
-              restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first;
+              restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first, a tuple of
+              ``(B, C, d, h, w)``, channels and size those of the level;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
         if moving is None:

@@ -57,6 +57,7 @@ class TestFindCohorts:
         ("arguments", "message"),
         [
             ({"dataset_dir": []}, "dataset_dir is an empty list"),
+            ({"dataset_dir": [7, None]}, "dataset_dir 7 does not exist"),
             ({"zoom": [1, 2, 3]}, r"zoom has 3 values for the 2 folder\(s\)"),
             ({"subject_key": ["site"]}, r"subject_key has 1 values for the 2 folder\(s\)"),
             ({"zoom": 0}, "zoom must be a number of 0.01 or more, not 0"),

@@ -99,7 +99,7 @@ class UNetBackbone(nn.Module):
             levels: see :meth:`encode`.
 
         Returns:
-            its levels' features, from the bottleneck's neighbour up to full size (padded).
+            its levels' features ``(B, features[k], d, h, w)``, from the bottleneck's neighbour up to full size, padded.
         """
         decoded = [levels[-1]]
         for index, up in enumerate(self.ups):
@@ -124,7 +124,8 @@ class UNetBackbone(nn.Module):
             image: ``(B, C, D, H, W)``.
 
         Returns:
-            f^g, f^l, and the features of all other levels of the encoder and the decoder.
+            f^g and f^l as :meth:`forward` gives them, and the features ``(B, features[k], d, h, w)`` of all other
+            levels of the padded image, those of the encoder and then of the decoder, in the order of computation.
         """
         if image.dim() != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise ValueError(
