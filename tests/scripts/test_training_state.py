@@ -23,6 +23,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from kill_and_resume import same
+from scripts import training_state
 from scripts.checkpoints import load_file, save_atomically
 from scripts.errors import InputError, user_message
 
@@ -127,6 +128,24 @@ class TestStopBetweenSteps:
         assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and 2 steps" in message
         assert "\n" not in message
         compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    def test_told_to_end_while_another_process_is_gone(self, stopped, monkeypatch):
+        """torchrun's SIGTERM comes at any moment after the death: what was met is still told."""
+        ended: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+        monkeypatch.setattr(training_state, "is_lost_process", lambda error: isinstance(error, ConnectionError))
+
+        def lose(engine):
+            raise ConnectionError("Connection closed by peer")
+
+        try:
+            error = stopped(Events.ITERATION_STARTED(once=2), lose)
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        told = "another process of this training is gone, so this one ends; nothing was saved yet"
+        assert user_message(error) == told
+        assert not ended
 
     def test_worker_killed_while_a_checkpoint_is_written(self, tmp_path, stopped, pretrain, cohort, monkeypatch):
         """It is written all the same, and nobody takes the worker for a full disk."""

@@ -168,13 +168,15 @@ class TrainingState:
 
     def failed(self, engine: SupervisedTrainer, error: BaseException) -> None:
         """Keep what can be kept, say so, and hand the error on."""
-        self.interruptions.stop_listening()
         if is_lost_process(error):
             raise InputError(f"another process of this training is gone, so this one ends; {self._kept()}") from error
+        if is_lost_process(error.__cause__):  # the engine hands an error on twice
+            raise error  # and listens on: torchrun's SIGTERM must not end this process before the line is shown
+        self.interruptions.stop_listening()
         step = engine.state.iteration % (engine.state.epoch_length or 1)
         unexpected = self.between_steps and not isinstance(error, KeyboardInterrupt) and self._exact(engine)
         if unexpected and step and not step % engine.accumulation_steps and get_world_size() == 1:
-            self.between_steps = False  # the engine hands an error on twice
+            self.between_steps = False  # for the second time
             self._write(engine, step)
             if not is_lost_worker(error):
                 print(f"\n{self._kept()}", file=sys.stderr, flush=True)

@@ -120,7 +120,7 @@ def validation_sampler(dataset: Dataset) -> Sampler:
     return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
 
-def is_lost_process(error: BaseException) -> bool:
+def is_lost_process(error: BaseException | None) -> bool:
     """Whether an error says that another process is gone, or does not answer any more."""
     if idist.get_world_size() == 1 or not isinstance(error, RuntimeError):
         return False
