@@ -110,8 +110,20 @@ def test_the_learning_rate_follows_the_epochs_that_are_trained(task, epochs, max
     parser.read_config(str(make_child.CHILD / task / "train.json"))
     parser["epochs"] = epochs
     parser["train#trainer#max_epochs"] = max_epochs
+    parser["epoch_length"] = 8
+    parser["warmup_steps"] = 3
     factor = parser.get_parsed_content("lr_scheduler#lr_lambda")
-    assert [factor(0), factor(5), factor(10), factor(11)] == pytest.approx([1, 0.5**0.9, 0, 0])
+    assert [factor(step) for step in (0, 1, 3, 40, 80, 88)] == pytest.approx(
+        [0.25, 0.5 * (1 - 1 / 80) ** 0.9, (1 - 3 / 80) ** 0.9, 0.5**0.9, 0, 0]
+    )
+
+
+@pytest.mark.parametrize("task", make_child.TASKS)
+def test_the_learning_rate_rises_by_step(task):
+    """A change by epoch would make of a warm-up of 20 steps one of 20 epochs."""
+    template = json.loads((make_child.CHILD / task / "train.json").read_text(encoding="utf-8"))
+    schedule = next(h for h in template["train"]["handlers"] if h["_target_"] == "LrScheduleHandler")
+    assert schedule["epoch_level"] is False
 
 
 def test_made_again_it_has_the_same_bytes(bundle, dataset, tmp_path):
