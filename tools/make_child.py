@@ -142,7 +142,7 @@ def make_child(choices: Choices, folder: Path, start: Path | None = None) -> Non
     for name, text in texts.items():
         (folder / "configs" / name).write_text(text, encoding="utf-8")
     (folder / "docs" / "README.md").write_text(readme(choices, card), encoding="utf-8")
-    (folder / "docs" / "data_license.txt").write_text(data_license(choices), encoding="utf-8")
+    (folder / "docs" / "data_license.txt").write_text(data_license(choices, card), encoding="utf-8")
     if start is not None and not (folder / "models" / "model.pt").exists():
         write_start(folder, start)
 

@@ -261,6 +261,7 @@ def test_the_model_card_is_that_of_the_weights(name):
     assert card["sha256"] == hashlib.sha256((DOWNSTREAM / name / "models" / "model.pt").read_bytes()).hexdigest()
     assert card["sha256"] in (DOWNSTREAM / name / "docs" / "README.md").read_text(encoding="utf-8")
     assert card["trained"] == ("training" in COMMITTED[name])
+    assert "gvsl_ct_mr_pretraining" in (DOWNSTREAM / name / "docs" / "data_license.txt").read_text(encoding="utf-8")
 
 
 def test_the_start_is_the_pretrained_backbone_under_a_new_layer(dataset, tmp_path):

@@ -272,7 +272,7 @@ def test_configurations_agree():
     """
     train, shipped, inference, evaluate = (
         json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
-        for name in ("train", "ixi_brain", "inference", "evaluate")
+        for name in ("train", "shipped", "inference", "evaluate")
     )
     train |= {name: value for name, value in shipped.items() if name in train["settings"]}
     for name in (*train["settings"], "memory_format", "device"):

@@ -98,12 +98,14 @@ def about(choices: Choices) -> str:
     return str(choices.description.get("description", choices.name)).rstrip(". ")
 
 
-def data_license(choices: Choices) -> str:
-    """``data_license.txt``: what dataset.json says of the terms."""
+def data_license(choices: Choices, card: Mapping[str, Any]) -> str:
+    """``data_license.txt``: what dataset.json says of the terms, and whose terms come with weights that are there."""
     terms = choices.description.get("licence") or choices.description.get("license")
     lines = [f"Data set: {choices.description.get('name', choices.name)}"]
     lines.append(f"Source: {choices.description.get('reference', 'not stated')}")
     lines.append(f"Terms: {terms or 'not stated in dataset.json: ask the owner before you share weights'}")
+    if card:
+        lines.append("Weights: begun from those of gvsl_ct_mr_pretraining, trained on other data; see its data_license.txt")
     return "\n".join(lines) + "\n"
 
 
