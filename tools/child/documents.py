@@ -105,7 +105,7 @@ def data_license(choices: Choices, card: Mapping[str, Any]) -> str:
     lines.append(f"Source: {choices.description.get('reference', 'not stated')}")
     lines.append(f"Terms: {terms or 'not stated in dataset.json: ask the owner before you share weights'}")
     if card:
-        lines.append("Weights: begun from those of gvsl_ct_mr_pretraining, trained on other data; see its data_license.txt")
+        lines.append("Weights: begun from those of gvsl_ct_mr_pretraining: see the terms in its data_license.txt")
     return "\n".join(lines) + "\n"
 
 
