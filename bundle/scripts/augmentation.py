@@ -65,8 +65,6 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         padding_mode: what lies outside: "border" or "zeros".
         shared: one map for all keys, as in the paper; False draws one for each, so that the images of a pair also
             differ in their pose.
-        own_rotate: largest angle about each axis, in radians, by which each image is also turned on its own, before the
-            map: `I(R(S(p)))` with the rotation R of its own and the map S.
         allow_missing_keys: skip keys that are not there.
     """
 
@@ -83,7 +81,6 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         prob: float = 1.0,
         padding_mode: str = "border",
         shared: bool = True,
-        own_rotate: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -92,7 +89,7 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
             raise InputError(f"augmentation: scale {scale} must be in [0, 1) and sigma {list(sigma)} above 0")
         self.rotate, self.scale, self.shear, self.translate = rotate, scale, shear, translate
         self.sigma, self.magnitude, self.spacing, self.padding_mode = sigma, magnitude, spacing, padding_mode
-        self.shared, self.own_rotate = shared, own_rotate
+        self.shared = shared
 
     def draw_map(self, size: Sequence[int]) -> torch.Tensor:
         """
@@ -103,30 +100,22 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
             a random displacement field, ``(1, N, *size)`` in voxels.
         """
         n = len(size)
+
+        def draw(count: int, bound: float) -> torch.Tensor:
+            return torch.as_tensor(self.R.uniform(-bound, bound, (1, count)), dtype=torch.float32)
+
         linear = linear_matrix(
-            self._draw(3 if n == 3 else 1, self.rotate),
-            1 + self._draw(n, self.scale),
-            self._draw(n * (n - 1), self.shear),
+            draw(3 if n == 3 else 1, self.rotate), 1 + draw(n, self.scale), draw(n * (n - 1), self.shear)
         )
         extent = torch.as_tensor(list(size)) * torch.as_tensor(
             [1.0] * n if self.spacing is None else list(self.spacing)
         )
-        affine = affine_about_centre(linear, self._draw(n, self.translate) * extent, size, self.spacing)
+        affine = affine_about_centre(linear, draw(n, self.translate) * extent, size, self.spacing)
         noise = torch.as_tensor(self.R.uniform(-1, 1, (n, *size)), dtype=torch.float32)
         elastic = smooth(noise, self.R.uniform(self.sigma[0], self.sigma[1])) * self.R.uniform(
             self.magnitude[0], self.magnitude[1]
         )
         return fuse(affine, elastic[None])
-
-    def _draw(self, count: int, bound: float) -> torch.Tensor:
-        return torch.as_tensor(self.R.uniform(-bound, bound, (1, count)), dtype=torch.float32)
-
-    def _turned(self, field: torch.Tensor) -> torch.Tensor:
-        """A rotation of its own, after a displacement field ``(1, N, D, H, W)``."""
-        size, n = field.shape[2:], field.shape[1]
-        angles = self._draw(3 if n == 3 else 1, self.own_rotate)
-        linear = linear_matrix(angles, torch.ones(1, n), torch.zeros(1, n * (n - 1)))
-        return fuse(affine_about_centre(linear, torch.zeros(1, n), size, self.spacing), field)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """
@@ -140,13 +129,8 @@ class RandAffineElasticd(MapTransform, RandomizableTransform):
         keys = list(self.key_iterator(result))
         self.randomize(None)
         if self._do_transform:
-            each = self.own_rotate > 0 or not self.shared
-            field = None
-            for group in [[key] for key in keys] if each else [keys]:
+            for group in [keys] if self.shared else [[key] for key in keys]:
                 stacked = torch.cat([torch.as_tensor(result[key]) for key in group])[None]
-                if field is None or not self.shared:
-                    field = self.draw_map(stacked.shape[2:])
-                own = self._turned(field) if self.own_rotate > 0 else field
-                warped = warp(stacked, own, padding_mode=self.padding_mode)[0]
+                warped = warp(stacked, self.draw_map(stacked.shape[2:]), padding_mode=self.padding_mode)[0]
                 result.update(zip(group, warped.split([len(result[key]) for key in group]), strict=True))
         return result
