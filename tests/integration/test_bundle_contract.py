@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,6 +155,18 @@ class TestShippedWeights:
             assert all(not torch.equal(new, old) for new, old in zip(network.parameters(), before, strict=True))
         restored = network.eval()(torch.rand(1, 1, 16, 24, 16))
         assert restored.shape == (1, 1, 16, 24, 16)
+
+    def test_settings(self, repository, parsed, shared_data):
+        """shipped.json learns from the three sets together, each with its own voxel size and key of the subjects."""
+        folders = json.loads((repository / "bundle" / "configs" / "shipped.json").read_text())["dataset_dir"]
+        found: dict[tuple[str, float], set] = {}
+        for scan in parsed("shipped", data_dir=str(shared_data), dataset_dir=folders).get_parsed_content("scans"):
+            found.setdefault((Path(scan["cohort"]).name, scan["zoom"]), set()).add(scan["subject"])
+        assert {key: len(subjects) for key, subjects in found.items()} == {
+            ("ixi_brain", 1.0): 42,
+            ("hippocampus", 4.0): 113,
+            ("sunnybrook_cardiac", 1.6): 30,
+        }
 
     def test_card(self, repository):
         weights = (repository / "bundle" / "models" / "model.pt").read_bytes()
