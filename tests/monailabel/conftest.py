@@ -69,7 +69,8 @@ def children(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         arguments = [str(data), name, "--out", str(out), "--features", "8", "16", "--patch_size", "32", "32", "32"]
         assert make_child.main(arguments) == 0
         made[name] = out / name
-        few = {"epochs": 4, "epoch_length": 20, "learning_rate": 0.01, "head_learning_rate": 0.01, "mode": "scratch"}
+        few = {"epochs": 8, "epoch_length": 20, "warmup_steps": 0, "mode": "scratch"}
+        few |= {"learning_rate": 0.01, "head_learning_rate": 0.01}
         bundle_run(made[name], "train", dataset_dir=data, output_dir=tmp_path_factory.mktemp("run"), **few)
     return made
 
