@@ -121,8 +121,9 @@ class Evidence:
             self._save(figures.learning_curves(self.plan, self.out, data), f"{data}_learning_curves.png")
             self._save(figures.label_efficiency(self.plan, found, data), f"{data}_label_efficiency.png")
         for data, seed in {(unit.data, unit.seed): None for unit in units if unit.seed == units[0].seed}:
-            own = {unit.arm: unit for unit in units if unit[0] == unit.data == data and unit.seed == seed}
-            readers = {arm: self.reader(unit) for arm, unit in own.items() if unit in found}
+            measured = (unit for unit in units if unit in found and unit.seed == seed)
+            own = {unit.arm: unit for unit in measured if unit.pretrained_on == unit.data == data}
+            readers = {arm: self.reader(unit) for arm, unit in own.items()}
             if readers:
                 cohort = self.cohort(data, seed)
                 picture = figures.feature_clusters(readers, cohort, 20, int(seed))

@@ -20,9 +20,10 @@ import sys
 from collections import Counter
 
 import pytest
+import run_evidence
 import torch
 from evidence import results
-from evidence.plan import PROBES
+from evidence.plan import PROBES, list_units, read_plan
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,22 @@ def test_mistakes_are_told_in_one_line(quick, options, message):
     assert ended.returncode != 0
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_arm_is_drawn_though_some_of_its_measures_are_missing(repository, tmp_path, monkeypatch):
+    """The picture of the features needs the network alone."""
+    plan = read_plan(repository / "benchmarks" / "evidence.json")
+    units = list_units(plan, ["random", "correlation", "cascade"], ["hippocampus"], ["hippocampus"], [0])
+    found = {
+        unit: [] for unit in units if (unit.arm, unit.measure) in {("random", "channels"), ("cascade", "rotation")}
+    }
+    evidence, drawn = run_evidence.Evidence(plan, tmp_path, tmp_path), []
+    monkeypatch.setattr(run_evidence.results, "read", lambda path: found)
+    monkeypatch.setattr(run_evidence, "markdown", lambda *_: "")
+    for name in ("learning_curves", "label_efficiency", "registration"):
+        monkeypatch.setattr(run_evidence.figures, name, lambda *_: None)
+    monkeypatch.setattr(run_evidence.figures, "feature_clusters", lambda readers, *_: drawn.extend(readers))
+    monkeypatch.setattr(evidence, "cohort", lambda *_: None)
+    monkeypatch.setattr(evidence, "reader", lambda unit: unit.arm)
+    evidence.report(units)
+    assert drawn == ["random", "cascade"]
