@@ -54,6 +54,19 @@ def stopped(cohort, tmp_path, workflow):
     return run
 
 
+@pytest.fixture
+def kill_worker():
+    """Kill a process that loads data, as the system does; those that earlier tests have left behind are not meant."""
+    others = multiprocessing.active_children()
+
+    def kill():
+        worker = next(child for child in multiprocessing.active_children() if child not in others)
+        os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(0.5)  # the main process goes on meanwhile
+
+    return kill
+
+
 class TestStopBetweenSteps:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signal(self, cohort, tmp_path, stopped, pretrain, number):
@@ -114,15 +127,10 @@ class TestStopBetweenSteps:
         compare_with_uninterrupted(cohort, tmp_path, pretrain, epochs=1)
 
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_killed_worker(self, cohort, tmp_path, stopped, pretrain, workers):
-        """As the system does when memory runs out. The step at hand ends, and one line says what helps."""
-
-        def kill():
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-            time.sleep(0.5)  # the step goes on meanwhile
-
+    def test_killed_worker(self, cohort, tmp_path, stopped, pretrain, kill_worker, workers):
+        """As when memory runs out. The step at hand ends, and one line says what helps."""
         settings = {"epochs": 1, "epoch_length": 5, "num_workers": workers}
-        message = user_message(stopped(Events.ITERATION_STARTED(once=2), kill, RuntimeError, **settings))
+        message = user_message(stopped(Events.ITERATION_STARTED(once=2), kill_worker, RuntimeError, **settings))
         assert "a process that loads data is gone (DataLoader worker (pid" in message
         assert "killed by signal: Killed), most often because memory ran out: lower --num_workers" in message
         assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and 2 steps" in message
@@ -147,18 +155,18 @@ class TestStopBetweenSteps:
         assert user_message(error) == told
         assert not ended
 
-    def test_worker_killed_while_a_checkpoint_is_written(self, tmp_path, stopped, pretrain, cohort, monkeypatch):
+    def test_worker_killed_while_a_checkpoint_is_written(
+        self, cohort, tmp_path, stopped, pretrain, kill_worker, monkeypatch
+    ):
         """It is written all the same, and nobody takes the worker for a full disk."""
-        save, killed = torch.save, []
+        save = torch.save
 
-        def kill(*args):
-            if not killed:
-                killed.append(multiprocessing.active_children()[0].pid)
-                os.kill(killed[0], signal.SIGKILL)
-                time.sleep(0.5)
+        def kill_and_save(*args):
+            monkeypatch.setattr(torch, "save", save)
+            kill_worker()
             save(*args)
 
-        monkeypatch.setattr(torch, "save", kill)
+        monkeypatch.setattr(torch, "save", kill_and_save)
         settings = {"epochs": 1, "epoch_length": 5, "num_workers": 1, "checkpoint_interval": 2}
         message = user_message(stopped(Events.STARTED, lambda: None, RuntimeError, **settings))
         assert "a process that loads data is gone" in message
