@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from monai.networks.nets.basic_unet import UpCat
 from scipy.ndimage import gaussian_filter
-from scripts.blocks import SingleVolumeConv3d, UpJoin
+from scripts.blocks import SmallVolumeConv3d, UpJoin
 from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
 from scripts.losses import SmoothnessLoss
 from scripts.networks import GVSL
@@ -38,7 +38,7 @@ def plain_copy(network: GVSL) -> GVSL:
     """The same network and weights with PyTorch's own convolutions and MONAI's own decoder."""
     network = copy.deepcopy(network)
     for layer in network.modules():
-        if isinstance(layer, SingleVolumeConv3d):
+        if isinstance(layer, SmallVolumeConv3d):
             layer.__class__ = nn.Conv3d  # type: ignore[assignment]
         if isinstance(layer, UpJoin):
             layer.__class__ = UpCat  # type: ignore[assignment]

@@ -22,7 +22,7 @@ import torch
 from benchmark_cases import PAPER_HEADS, Training, measure, peak_memory
 from benchmark_restatement import dense_ncc, plain_copy
 from benchmark_runs import watch
-from scripts.blocks import SingleVolumeConv3d
+from scripts.blocks import SmallVolumeConv3d
 from scripts.losses import LocalNCCLoss
 
 TINY = {"features": [4, 8], "spatial_size": [16] * 3, "pixdim": [15.0] * 3}
@@ -41,7 +41,7 @@ def training(phantoms, tmp_path):
 class TestRestatement:
     def test_the_same_network_of_stock_layers(self, training):
         plain = plain_copy(training.network).eval()
-        assert not any(isinstance(layer, SingleVolumeConv3d) for layer in plain.modules())
+        assert not any(isinstance(layer, SmallVolumeConv3d) for layer in plain.modules())
         image = torch.rand(1, 1, 16, 16, 16)
         for ours, theirs in zip(training.network.eval().backbone(image), plain.backbone(image), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks.nets.basic_unet import UpCat
 from scripts import blocks
-from scripts.blocks import SLOW_BELOW, SingleVolumeConv3d, UpJoin, dense_gradient, initialise
+from scripts.blocks import CHANNELS_A_VOXEL, SLOW_BELOW, SmallVolumeConv3d, UpJoin, dense_gradient, initialise
 from torch import nn
 from torch.nn import functional
 
@@ -34,14 +34,20 @@ def plain(layer: nn.Conv3d, image: torch.Tensor) -> torch.Tensor:
     return functional.conv3d(image, layer.weight, layer.bias, padding=1)
 
 
-class TestSingleVolumeConv3d:
-    @settings(max_examples=30, deadline=None)
-    @given(size=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)), batch=st.integers(1, 2))
-    def test_equals_the_plain_convolution(self, size, batch):
+class TestSmallVolumeConv3d:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        size=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)),
+        batch=st.integers(1, 2),
+        channels=st.sampled_from([3, 64]),
+        layout=st.sampled_from([torch.contiguous_format, torch.channels_last_3d]),
+    )
+    def test_equals_the_plain_convolution(self, size, batch, channels, layout):
         torch.manual_seed(0)
-        layer = nn.Conv3d(3, 5, kernel_size=3, padding=1).double()
+        layer = nn.Conv3d(channels, 5, kernel_size=3, padding=1).double().to(memory_format=layout)
         initialise(layer)
-        image = torch.rand(batch, 3, *size, dtype=torch.float64, requires_grad=True)
+        image = torch.rand(batch, channels, *size, dtype=torch.float64).contiguous(memory_format=layout)
+        image.requires_grad_()
         weight = torch.rand(batch, 5, *size, dtype=torch.float64)
         found, expected = layer(image), plain(layer, image)
         assert torch.allclose(found, expected)
@@ -62,8 +68,30 @@ class TestSingleVolumeConv3d:
             layer(torch.rand(size, dtype=torch.float64))
         assert seen[1:] == fast
 
-    def test_an_exported_layer_is_a_plain_one(self, layer):
-        image = torch.rand(1, 3, 7, 6, 5, dtype=torch.float64)
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+    def test_fewer_voxels_than_channels_are_a_product(self, monkeypatch, layout):
+        """Result and gradient of the weights have the memory layout of the network."""
+        layer = nn.Conv3d(CHANNELS_A_VOXEL * 16, 5, kernel_size=3, padding=1).to(memory_format=layout)
+        initialise(layer)
+        seen = []
+        original = functional.conv3d
+        monkeypatch.setattr(
+            blocks.functional, "conv3d", lambda x, *a, **k: seen.append(x.shape) or original(x, *a, **k)
+        )
+        result = layer(torch.rand(2, layer.in_channels, 2, 2, 2))
+        assert not seen
+        assert result.is_contiguous(memory_format=torch.channels_last_3d)
+        result.sum().backward()
+        assert layer.weight.grad.is_contiguous(memory_format=layout)
+        larger = (2, layer.in_channels, 3, 2, 2)
+        layer(torch.rand(larger))
+        assert seen == [larger]
+
+    @pytest.mark.parametrize("channels", [3, 1000])
+    def test_an_exported_layer_is_a_plain_one(self, channels):
+        layer = nn.Conv3d(channels, 5, kernel_size=3, padding=1).double()
+        initialise(layer)
+        image = torch.rand(1, channels, 7, 6, 5, dtype=torch.float64)
         for exported in (torch.jit.script(layer), torch.jit.trace(layer, image)):
             assert torch.allclose(exported(image), layer(image))
             assert "pad" not in str(exported.inlined_graph).replace("padding", "")
@@ -99,15 +127,19 @@ class TestUpJoin:
         gradients = [torch.autograd.grad(result.square().sum(), inputs) for result in (found, expected)]
         assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
 
-    def test_up_sampling_is_given_a_dense_gradient(self, monkeypatch):
-        """Not the slice of a larger tensor that the concatenation hands on."""
+    def test_gradients_are_dense(self, monkeypatch):
+        """Not the slices of a larger tensor that the concatenation hands on."""
         up, seen = UpJoin(3, **self.SETTINGS), []
         monkeypatch.setattr(blocks, "dense_gradient", lambda slice_: seen.append(slice_) or dense_gradient(slice_))
         layout = torch.channels_last_3d
-        below = torch.rand(1, 6, 3, 3, 3).contiguous(memory_format=layout).requires_grad_()
-        up.join(below, torch.rand(1, 4, 6, 6, 6).contiguous(memory_format=layout)).square().sum().backward()
-        assert len(seen) == 1
-        assert not seen[0].is_contiguous(memory_format=layout)
+        below, skipped = (
+            torch.rand(1, channels, *[edge] * 3).contiguous(memory_format=layout).requires_grad_()
+            for channels, edge in ((6, 3), (4, 6))
+        )
+        up.join(below, skipped).square().sum().backward()
+        assert sorted(slice_.shape[1] for slice_ in seen) == [4, up.upsample(below).shape[1]]
+        assert not any(slice_.is_contiguous(memory_format=layout) for slice_ in seen)
+        assert skipped.grad.is_contiguous(memory_format=layout)
 
     @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 5, 4, 3, 6)])
     def test_dense_gradient_keeps_values_and_layout(self, shape):
@@ -134,7 +166,7 @@ class TestInitialise:
         ]
         module = nn.Sequential(*kinds, nn.Conv3d(2, 2, 3, padding=1))
         initialise(module)
-        assert [type(layer) for layer in module] == [nn.Conv3d] * len(kinds) + [SingleVolumeConv3d]
+        assert [type(layer) for layer in module] == [nn.Conv3d] * len(kinds) + [SmallVolumeConv3d]
 
     def test_weights_keep_their_names(self):
         module = nn.Sequential(nn.Conv3d(2, 2, 3, padding=1))

@@ -32,28 +32,44 @@ def group_norm(channels: int, channels_per_group: int = 8) -> tuple[str, dict]:
 SLOW_BELOW = 20480
 """Channels x depth x height up to which PyTorch leaves a batch of one to its slow native convolution."""
 
+CHANNELS_A_VOXEL = 4
+"""Input channels for each voxel of the batch from which on a matrix product is faster than oneDNN's convolution."""
 
-class SingleVolumeConv3d(nn.Conv3d):
+
+class SmallVolumeConv3d(nn.Conv3d):
     """
-    A 3x3x3 convolution of stride 1 that is as fast on a CPU for a single volume as for a batch.
+    A 3x3x3 convolution of stride 1 that is fast on a CPU for small volumes too: the same sums, in another order.
 
     PyTorch computes a batch of one small volume by a kernel several times slower than oneDNN's, forwards and backwards
-    (``make benchmark`` measures it). Such a volume is passed as a batch of its two overlapping halves: the same sums.
+    (``make benchmark`` measures it). Such a volume is passed as a batch of its two overlapping halves. At the deepest
+    level of a wide network, where voxels are few and oneDNN holds the weights' gradient several times at once, the
+    convolution is the matrix product of the voxels' neighbourhoods and the weights.
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if torch.jit.is_scripting():
             return functional.conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        elif not self._is_slow(input):
+        elif not self._is_plain_cpu(input):
             return super()._conv_forward(input, weight, bias)
-        else:
+        elif input.shape[1] >= CHANNELS_A_VOXEL * input[:, 0].numel():
+            return self._by_product(input, weight, bias)
+        elif len(input) == 1 and input.shape[2] > 1 and input[0, ..., 0].numel() <= SLOW_BELOW:
             return self._by_halves(input, weight, bias)
+        else:
+            return super()._conv_forward(input, weight, bias)
 
     @torch.jit.unused
-    def _is_slow(self, image: torch.Tensor) -> bool:
-        if image.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
-            return False
-        return image.dim() == 5 and len(image) == 1 and image.shape[2] > 1 and image[0, ..., 0].numel() <= SLOW_BELOW
+    def _is_plain_cpu(self, image: torch.Tensor) -> bool:
+        exported = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        return image.device.type == "cpu" and image.dim() == 5 and not exported
+
+    @torch.jit.unused
+    def _by_product(self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        near = functional.pad(image, (1,) * 6).permute(0, 2, 3, 4, 1)
+        near = near.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)  # B, D, H, W, C, 3, 3, 3
+        rows = near.permute(0, 1, 2, 3, 5, 6, 7, 4).flatten(4)  # in the order of weights with their channels last
+        result = functional.linear(rows, weight.permute(0, 2, 3, 4, 1).flatten(1), bias)
+        return result.permute(0, 4, 1, 2, 3)
 
     @torch.jit.unused
     def _by_halves(self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -79,8 +95,9 @@ def _pack_gradient(features: torch.Tensor) -> None:
 
 class UpJoin(UpCat):
     """
-    MONAI's ``UpCat`` whose backward pass is faster on a CPU: the gradient that a concatenation hands to the up-sampling
-    is a slice of a larger one, which PyTorch would take through another memory layout (five times slower).
+    MONAI's ``UpCat`` whose backward pass is faster on a CPU and keeps less: the gradients that a concatenation hands on
+    are slices of a larger one. PyTorch would take that of the up-sampling through another memory layout (five times
+    slower), and keep the whole for that of the encoder's features until the backward pass has come down and up again.
     """
 
     def join(self, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
@@ -94,6 +111,8 @@ class UpJoin(UpCat):
         """
         above = self.upsample(below)
         if not torch.jit.is_scripting():
+            skipped = skipped.view_as(skipped)  # the encoder uses it too: the gradient of this use alone
+            _pack_gradient(skipped)
             _pack_gradient(above)
         return torch.cat([skipped, above], dim=1)
 
@@ -112,11 +131,11 @@ def initialise(module: nn.Module, negative_slope: float = 0.2) -> None:
     """
     Kaiming-normal weights and zero biases for every convolution, in place.
 
-    MONAI's blocks make plain convolutions; those of 3x3x3 become :class:`SingleVolumeConv3d`, with the same weights.
+    MONAI's blocks make plain convolutions; those of 3x3x3 become :class:`SmallVolumeConv3d`, with the same weights.
     """
     for layer in module.modules():
         if type(layer) is nn.Conv3d and _is_common(layer):
-            layer.__class__ = SingleVolumeConv3d
+            layer.__class__ = SmallVolumeConv3d
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(layer.weight, a=negative_slope, nonlinearity="leaky_relu")
             if layer.bias is not None:
