@@ -48,11 +48,12 @@ class Evidence:
         plan: see :func:`evidence.plan.read_plan`.
         data: folder that holds the sets.
         out: folder of everything that is made.
+        choosing: measure on training subjects, for ``choosing.csv``; the held-back ones stay unseen.
     """
 
-    def __init__(self, plan: dict[str, Any], data: Path, out: Path) -> None:
-        self.plan, self.data, self.out = plan, data, out
-        self.path = out / "results.csv"
+    def __init__(self, plan: dict[str, Any], data: Path, out: Path, choosing: bool = False) -> None:
+        self.plan, self.data, self.out, self.choosing = plan, data, out, choosing
+        self.path = out / ("choosing.csv" if choosing else "results.csv")
         self.cohort = lru_cache(maxsize=3)(self._cohort)
         self.network = lru_cache(maxsize=2)(self._network)
 
@@ -63,7 +64,8 @@ class Evidence:
         return folder
 
     def _cohort(self, data: str, seed: str) -> Cohort:
-        return read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
+        cohort = read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
+        return cohort.without_held_back(self.plan["choosing"]["labelled"]) if self.choosing else cohort
 
     def _network(self, source: str, arm: str, seed: str, data: str) -> GVSL:
         folders = [self.folder(name) for name in sources_of(self.plan)[source]]
@@ -114,9 +116,11 @@ class Evidence:
             print(f"{number}/{len(left)} {' '.join(filter(None, unit))}: {shown}", flush=True)
 
     def report(self, units: list[Unit]) -> None:
-        """Write the table and the figures of everything measured so far."""
+        """Write the table of everything measured so far, and but for choices the figures."""
         found = results.read(self.path)
-        (self.out / "results.md").write_text(markdown(found, self.plan), encoding="utf-8")
+        self.path.with_suffix(".md").write_text(markdown(found, self.plan), encoding="utf-8")
+        if self.choosing:
+            return
         for data in self.plan["sets"]:
             self._save(figures.learning_curves(self.plan, self.out, data), f"{data}_learning_curves.png")
             self._save(figures.label_efficiency(self.plan, found, data), f"{data}_label_efficiency.png")
@@ -150,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
     parser.add_argument("--measures", nargs="+", help="some of the measures")
     parser.add_argument("--across", action="store_true", help="measure also on the sets not pre-trained on")
+    parser.add_argument("--choosing", action="store_true", help="measure on training subjects: for choosing settings")
     parser.add_argument("--report", action="store_true", help="only the table and figures of what is measured already")
     parser.add_argument("--reference", help="the arm that the others are tested against, in every measure")
     parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
@@ -157,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     plan = against(read_plan(given.plan, given.quick), given.reference)
     units = list_units(plan, given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across)
     given.out.mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(plan, given.data.resolve(), given.out.resolve())
+    evidence = Evidence(plan, given.data.resolve(), given.out.resolve(), given.choosing)
     if not given.report:
         evidence.run(units)
     evidence.report(units)

@@ -60,6 +60,13 @@ class Cohort:
         chosen = subjects if count == "all" else subjects[: int(count)]
         return [scan for scan in self.training if scan["subject"] in chosen]
 
+    def without_held_back(self, count: int) -> Cohort:
+        """The training scans alone: those of the first ``count`` subjects to learn from, the others to be measured."""
+        training = self.labelled(str(count))
+        names = {scan["name"] for scan in training}
+        testing = [scan for scan in self.training if scan["name"] not in names]
+        return Cohort(self.names, training, testing, self.spacing)
+
 
 def configuration(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> ConfigParser:
     """``evaluate.json`` with the settings of the set and of the arm's network."""

@@ -51,6 +51,16 @@ def mean(values, quantity):
     return np.mean(found)
 
 
+def test_choices_see_no_held_back_subject(small):
+    """Nor does one subject lie on both sides."""
+    small.training.append({**scan(4), "name": "s4_again.nii.gz"})
+    names = [[s["name"] for s in part] for part in (small.training, small.testing)]
+    choosing = small.without_held_back(2)
+    assert [s["subject"] for s in choosing.training] == ["s0", "s1"]
+    assert [s["name"] for s in choosing.testing] == names[0][2:]
+    assert [[s["name"] for s in part] for part in (small.training, small.testing)] == names
+
+
 class TestMeasures:
     def test_linear_probe(self, small):
         """Features that tell structures apart are probed well, constant ones are not; more labels are a superset."""

@@ -100,6 +100,22 @@ def test_quick_run(quick, plan):
     assert (out / "cohort_registration.png").is_file()
 
 
+def test_choices_are_measured_on_training_subjects(quick):
+    """In files of their own."""
+    out, run = quick
+    options = "--arms", "random", "--measures", "propagation"
+    held_back, choosing = run(*options), run(*options, "--choosing")
+    assert held_back.returncode == choosing.returncode == 0, held_back.stderr + choosing.stderr
+    first, second = (
+        {value.case for rows in results.read(out / name).values() for value in rows if value.quantity == "dice_after"}
+        for name in ("results.csv", "choosing.csv")
+    )
+    assert first
+    assert second
+    assert first.isdisjoint(second)
+    assert "propagation" in (out / "choosing.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(("--sets", "elsewhere"), "elsewhere"), (("--data", "nowhere"), "--data"), (("--arms", "magic"), "magic")],
