@@ -138,13 +138,14 @@ class TestStopped:
         assert f"resumed from {tmp_path / 'checkpoint.pt'} after epoch" in shown
         assert_same_course(tmp_path, two)
 
-    def test_ctrl_c_saves_within_an_epoch(self, command, run, two, tmp_path):
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "Slurm"])
+    def test_a_signal_to_all_processes_saves_within_an_epoch(self, command, run, two, tmp_path, number):
         """Both processes stop after the same step; averages of both go on."""
         process = subprocess.Popen(
-            command(tmp_path), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command(tmp_path, num_workers=1), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         wait_for(tmp_path / "checkpoint_0001.pt", process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(process.pid, number)  # also to those that load data
         _, errors = process.communicate(timeout=120)
         assert "interrupted: saved in" in errors
         assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3

@@ -56,12 +56,12 @@ def stopped(cohort, tmp_path, workflow):
 
 @pytest.fixture
 def kill_worker():
-    """Kill a process that loads data, as the system does; those that earlier tests have left behind are not meant."""
+    """Kill a process that loads data, as the system does (or send it another signal); those that earlier tests have left behind are not meant."""
     others = multiprocessing.active_children()
 
-    def kill():
+    def kill(*, number=signal.SIGKILL):
         worker = next(child for child in multiprocessing.active_children() if child not in others)
-        os.kill(worker.pid, signal.SIGKILL)
+        os.kill(worker.pid, number)
         time.sleep(0.5)  # the main process goes on meanwhile
 
     return kill
@@ -135,6 +135,19 @@ class TestStopBetweenSteps:
         assert "killed by signal: Killed), most often because memory ran out: lower --num_workers" in message
         assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and 2 steps" in message
         assert "\n" not in message
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
+
+    @pytest.mark.parametrize("moment", [Events.ITERATION_STARTED(once=2), Events.GET_BATCH_STARTED(once=3)])
+    def test_signal_to_all_processes(self, cohort, tmp_path, stopped, pretrain, kill_worker, moment):
+        """As Slurm sends SIGTERM: the processes that load data are gone, and yet nobody speaks of memory."""
+
+        def end_all():
+            os.kill(os.getpid(), signal.SIGTERM)
+            kill_worker(number=signal.SIGTERM)
+
+        settings = {"epochs": 1, "epoch_length": 5, "num_workers": 1}
+        error = stopped(moment, end_all, KeyboardInterrupt, **settings)
+        assert re.search("0 epochs and [23] steps; the same command with --resume True", str(error))
         compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
 
     def test_told_to_end_while_another_process_is_gone(self, stopped, monkeypatch):

@@ -150,8 +150,8 @@ class TrainingState:
         """Between two steps: save where it is time, stop where that was asked for."""
         self.between_steps = True
         self.interruptions.watch_workers()
-        if self.interruptions.lost_worker is not None:
-            raise self.interruptions.lost_worker
+        if self.interruptions.lost_worker is not None and not self.interruptions.stop_asked:
+            raise self.interruptions.lost_worker  # a scheduler's SIGTERM ends both: there the wish to stop is the cause
         step = engine.state.iteration % engine.state.epoch_length
         if step % engine.accumulation_steps:
             return  # gradients of an unfinished step are not kept
@@ -180,6 +180,8 @@ class TrainingState:
             self._write(engine, step)
             if not is_lost_worker(error):
                 print(f"\n{self._kept()}", file=sys.stderr, flush=True)
+        if is_lost_worker(error) and self.interruptions.stop_asked:
+            raise KeyboardInterrupt(self._kept()) from error
         if is_lost_worker(error):
             raise InputError(f"{user_message(error)}; {self._kept()}") from error
         raise error
