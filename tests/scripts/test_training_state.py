@@ -56,7 +56,7 @@ def stopped(cohort, tmp_path, workflow):
 
 @pytest.fixture
 def kill_worker():
-    """Kill a process that loads data, as the system does (or send it another signal); those that earlier tests have left behind are not meant."""
+    """Kill a process that loads data, or send it another signal; not those that earlier tests have left behind."""
     others = multiprocessing.active_children()
 
     def kill(*, number=signal.SIGKILL):
