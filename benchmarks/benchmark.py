@@ -49,6 +49,7 @@ RATIOS = {
     "kept_memory_over_restatement": "the same, activations kept",
     "match_over_backbone": "match / backbone alone",
     "window_over_passes": "sliding window / its passes",
+    "backbone_over_product_rate": "operations a second: backbone / matrix product",
 }
 
 

@@ -27,6 +27,7 @@ from monai.utils import set_determinism
 from scripts.backbone import UNetBackbone
 from scripts.memory import checkpoint_activations
 from scripts.transfer import SegmentationNetwork
+from torch.utils.flop_counter import FlopCounterMode
 
 BUNDLE = REPOSITORY / "bundle"
 CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
@@ -149,6 +150,17 @@ class Training:
             self.plain.backbone(self.images())
 
 
+PRODUCT = 2048
+"""Edge of the square matrices whose product shows what the machine computes at best."""
+
+
+def operations(action: Callable[[], Any]) -> int:
+    """Floating-point operations of the convolutions and products of an action."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
+
+
 def sliding_window(backbone: UNetBackbone, size: int, repeats: int) -> float:
     """
     Time of a child's sliding-window inference over that of the bare passes of the same windows.
@@ -214,9 +226,13 @@ def measure(
     actions = {name: getattr(training, name) for name in ("step", "backbone", "match", "passes")}
     if heads.get("matching_head") == "convolution" and not torch.cuda.is_available():
         actions["restatement"] = training.restatement
+    matrix = torch.rand(PRODUCT, PRODUCT, device=training.device)
+    actions["product"] = lambda: matrix @ matrix
     result: dict[str, float] = {f"{k}_seconds": v for k, v in interleaved(actions, repeats).items()}
     result["step_over_backbone"] = result["step_seconds"] / result["backbone_seconds"]
     result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
+    rate = operations(training.backbone) / result["backbone_seconds"]
+    result["backbone_over_product_rate"] = rate / (2 * PRODUCT**3 / result["product_seconds"])
     result["window_over_passes"] = sliding_window(training.network.backbone, size, repeats)
     result["step_bytes"] = peak_memory(training.step, training.network)
     if "restatement" in actions:

@@ -19,7 +19,7 @@ import math
 import benchmark
 import pytest
 import torch
-from benchmark_cases import PAPER_HEADS, Training, measure, peak_memory
+from benchmark_cases import PAPER_HEADS, Training, measure, operations, peak_memory
 from benchmark_restatement import dense_ncc, plain_copy
 from benchmark_runs import watch
 from scripts.blocks import SmallVolumeConv3d
@@ -66,6 +66,13 @@ def test_peak_memory_counts_what_is_there_at_once():
             torch.empty(1000, 250)  # freed at once
 
     assert peak_memory(action, torch.nn.Identity()) == pytest.approx(1e6, rel=0.01)
+
+
+def test_operations_are_counted_forwards_and_backwards():
+    weight = torch.rand(4, 3, requires_grad=True)
+    once = 2 * 5 * 3 * 4
+    assert operations(lambda: torch.rand(5, 3) @ weight.T) == once
+    assert operations(lambda: (torch.rand(5, 3) @ weight.T).sum().backward()) == 2 * once  # none for the input
 
 
 def test_ratios_of_a_tiny_network(phantoms, tmp_path):
