@@ -43,11 +43,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 RATIOS = {
     "step_over_backbone": "step / backbone alone",
+    "step_over_own_backbone": "step / this bundle's faster backbone",
     "restatement_over_step": "restatement / step",
     "loader_wait_share": "waiting for data",
     "memory_over_restatement": "memory / restatement's",
     "kept_memory_over_restatement": "the same, activations kept",
     "match_over_backbone": "match / backbone alone",
+    "match_over_network": "match / bare passes of backbone and heads",
     "window_over_passes": "sliding window / its passes",
     "backbone_over_product_rate": "operations a second: backbone / matrix product",
 }

@@ -26,6 +26,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from scripts.backbone import UNetBackbone
 from scripts.memory import checkpoint_activations
+from scripts.networks import GVSL
 from scripts.transfer import SegmentationNetwork
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -125,9 +126,16 @@ class Training:
             self.trainer._iteration(self.trainer, batch)
 
     def backbone(self) -> None:
-        """The limit: forward and backward of the backbone alone."""
-        self.plain.zero_grad(set_to_none=True)
-        sum(features.sum() for features in self.plain.backbone(self.images())).backward()
+        """The limit: forward and backward of the backbone alone, of MONAI's and PyTorch's own layers."""
+        self._forward_and_backward(self.plain)
+
+    def own_backbone(self) -> None:
+        """The same with this bundle's faster layers."""
+        self._forward_and_backward(self.network)
+
+    def _forward_and_backward(self, network: GVSL) -> None:
+        network.zero_grad(set_to_none=True)
+        sum(features.sum() for features in network.backbone(self.images())).backward()
 
     def restatement(self) -> None:
         """The published step, straightforward, of the pair that the data set draws next."""
@@ -149,6 +157,17 @@ class Training:
         with torch.no_grad():
             self.plain.backbone(self.images())
 
+    def network_passes(self) -> None:
+        """The bare passes of the backbone and of both heads: a match without alignment, fusion and warp."""
+        with torch.no_grad():
+            global_features, local_features = self.network.backbone(self.images())
+            size = local_features.shape[2:]
+            self.network.affine_head(*reversed(global_features.chunk(2)), size)  # type: ignore[misc]
+            self.network.deformable_head(*reversed(local_features.chunk(2)))
+
+
+ACTIONS = ("step", "backbone", "own_backbone", "match", "passes", "network_passes")
+"""Of :class:`Training`, whose times are compared."""
 
 PRODUCT = 2048
 """Edge of the square matrices whose product shows what the machine computes at best."""
@@ -223,14 +242,16 @@ def measure(
     """
     settings = {"features": list(features), "spatial_size": [size] * 3, "pixdim": [240 / size] * 3, **heads}
     training = Training(data, output, epoch_length=1000, **settings)
-    actions = {name: getattr(training, name) for name in ("step", "backbone", "match", "passes")}
+    actions = {name: getattr(training, name) for name in ACTIONS}
     if heads.get("matching_head") == "convolution" and not torch.cuda.is_available():
         actions["restatement"] = training.restatement
     matrix = torch.rand(PRODUCT, PRODUCT, device=training.device)
     actions["product"] = lambda: matrix @ matrix
     result: dict[str, float] = {f"{k}_seconds": v for k, v in interleaved(actions, repeats).items()}
     result["step_over_backbone"] = result["step_seconds"] / result["backbone_seconds"]
+    result["step_over_own_backbone"] = result["step_seconds"] / result["own_backbone_seconds"]
     result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
+    result["match_over_network"] = result["match_seconds"] / result["network_passes_seconds"]
     rate = operations(training.backbone) / result["backbone_seconds"]
     result["backbone_over_product_rate"] = rate / (2 * PRODUCT**3 / result["product_seconds"])
     result["window_over_passes"] = sliding_window(training.network.backbone, size, repeats)

@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
+
+from .sampling import grid_sample
 
 
 def voxel_grid(size: Sequence[int], like: torch.Tensor) -> torch.Tensor:
@@ -153,7 +154,7 @@ def sample(
     """
     last = torch.as_tensor([max(n - 1, 1) for n in image.shape[2:]]).to(position)
     coordinates = (position.movedim(1, -1) * (2 / last) - 1).flip(-1)  # grid_sample: last axis first, within -1..1
-    return functional.grid_sample(image.to(position), coordinates, mode, padding_mode, align_corners=True)
+    return grid_sample(image.to(position), coordinates, mode, padding_mode)
 
 
 def warp(

@@ -23,7 +23,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
-from .blocks import LEAKY_RELU, group_norm, initialise
+from .blocks import LEAKY_RELU, group_norm, initialise, parts_of
 from .cascade import CascadeHead
 from .correlation import CorrelationHead
 from .errors import InputError
@@ -180,13 +180,14 @@ class DeformableHead(nn.Module):
 
     def hidden(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """What the displacement is read from: the double convolution of both, ``(B, hidden channels, D, H, W)``."""
-        return self.conv(self.join(moving, fixed))
+        layer = self.conv.conv_0.conv
+        of_moving, of_fixed = parts_of(layer, moving.shape[1], fixed.shape[1])
+        first = layer._conv_forward(moving, of_moving, layer.bias).add_(layer._conv_forward(fixed, of_fixed, None))
+        return self.second(first)
 
-    @staticmethod
-    def join(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Both as channels, ``(B, 2 C, D, H, W)``."""
-        moving = torch.empty_like(fixed).copy_(moving)  # in the memory layout of the fixed one, else it is copied later
-        return torch.cat([moving, fixed], dim=1)
+    def second(self, features: torch.Tensor) -> torch.Tensor:
+        """What follows the first convolution."""
+        return self.conv.conv_1(self.conv.conv_0.adn(features))
 
 
 def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **common: Any) -> nn.Module:

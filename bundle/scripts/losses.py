@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .errors import InputError, check_numbers
 from .fields import inside_volume
@@ -28,7 +29,7 @@ def box_sum(image: torch.Tensor, size: int) -> torch.Tensor:
     """
     Sum over a cubic window around each voxel, zeros outside.
 
-    A product with a banded matrix of ones along each axis: about 3 times faster on a CPU than separable convolutions
+    A product with a banded matrix of ones along each axis: several times faster on a CPU than separable convolutions
     and free of the rounding of running sums.
 
     Args:
@@ -41,7 +42,8 @@ def box_sum(image: torch.Tensor, size: int) -> torch.Tensor:
     for axis in range(2, image.dim()):
         index = torch.arange(image.shape[axis], device=image.device)
         band = ((index[:, None] - index).abs() <= size // 2).to(image.dtype)
-        image = torch.tensordot(image, band, dims=([axis], [0])).movedim(-1, axis)
+        last = axis == image.dim() - 1
+        image = image @ band if last else (band @ image.flatten(axis + 1)).reshape(image.shape)  # no axes to exchange
     return image
 
 
@@ -130,8 +132,9 @@ class SmoothnessLoss(nn.Module):
             scalar, in squared voxels per voxel.
         """
         field = displacement.float()
-        axes = range(2, field.dim())
-        return torch.stack([field.diff(dim=axis).square().mean() for axis in axes if field.shape[axis] > 1]).mean()
+        steps = [(axis, field.shape[axis] - 1) for axis in range(2, field.dim()) if field.shape[axis] > 1]
+        pairs = [(field.narrow(axis, 1, n), field.narrow(axis, 0, n)) for axis, n in steps]
+        return torch.stack([functional.mse_loss(ahead, here) for ahead, here in pairs]).mean()
 
 
 class GVSLLoss(nn.Module):

@@ -44,18 +44,23 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     for down in backbone.downs:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
     for up in backbone.ups:
-        up.forward = partial(_two_convolutions, up.convs, up.join)
+        up.above = partial(recomputed, up.above)
+        up.second = partial(_second_convolution, up.convs)
     stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
     for stage in stages:
         if not isinstance(stage, CorrelationHead):  # its memory is gone before the peak
-            stage.hidden = partial(_two_convolutions, stage.conv, stage.join)
+            stage.second = partial(_second_convolution, stage.conv)
 
 
-def _two_convolutions(convs: Any, before: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+def _two_convolutions(convs: Any, before: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
     """
-    ``convs(before(*inputs))`` with MONAI's ``TwoConv``. Each part that is computed again ends with a convolution, which
+    ``convs(before(image))`` with MONAI's ``TwoConv``. Each part that is computed again ends with a convolution, which
     is not: PyTorch stops as soon as it has the last tensor that was kept, the convolution's input.
     """
+    return _second_convolution(convs, recomputed(lambda given: convs.conv_0.conv(before(given)), image))
+
+
+def _second_convolution(convs: Any, middle: torch.Tensor) -> torch.Tensor:
+    """What follows the first convolution of a ``TwoConv``."""
     first, second = convs.conv_0, convs.conv_1
-    middle = recomputed(lambda *given: first.conv(before(*given)), *inputs)
     return second.adn(recomputed(lambda given: second.conv(first.adn(given)), middle))

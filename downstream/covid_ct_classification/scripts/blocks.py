@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.networks.nets.basic_unet import UpCat
 from torch import nn
@@ -81,44 +83,52 @@ class SmallVolumeConv3d(nn.Conv3d):
         return torch.cat([first, second[:, :, : depth - half]], dim=2)
 
 
-def dense_gradient(gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient itself, packed in the memory layout that it has."""
-    channels_last = torch.channels_last_3d if gradient.dim() == 5 else torch.channels_last
-    layout = channels_last if gradient.stride(1) == 1 else torch.contiguous_format
-    return gradient.contiguous(memory_format=layout)
-
-
-def _pack_gradient(features: torch.Tensor) -> None:
-    if features.requires_grad and not torch.compiler.is_compiling():
-        features.register_hook(dense_gradient)
+def parts_of(layer: nn.Module, *channels: int) -> Sequence[torch.Tensor]:
+    """
+    The weights of a convolution for so many channels of its input each. A convolution of concatenated features is the
+    sum of those of its parts: on a CPU copying the largest tensors of the network (forwards, backwards, and when
+    activations are computed again) costs more than the sum.
+    """
+    return layer.weight.split(channels, dim=1)
 
 
 class UpJoin(UpCat):
-    """
-    MONAI's ``UpCat`` whose backward pass is faster on a CPU and keeps less: the gradients that a concatenation hands on
-    are slices of a larger one. PyTorch would take that of the up-sampling through another memory layout (five times
-    slower), and keep the whole for that of the encoder's features until the backward pass has come down and up again.
-    """
-
-    def join(self, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            below: features of the level below, ``(B, C, d, h, w)``.
-            skipped: those of the encoder at this level, ``(B, K, D, H, W)``.
-
-        Returns:
-            ``(B, K + C, D, H, W)``.
-        """
-        above = self.upsample(below)
-        if not torch.jit.is_scripting():
-            skipped = skipped.view_as(skipped)  # the encoder uses it too: the gradient of this use alone
-            _pack_gradient(skipped)
-            _pack_gradient(above)
-        return torch.cat([skipped, above], dim=1)
+    """MONAI's ``UpCat``: the same sums and weights, but up-sampled and skipped features are not concatenated."""
 
     def forward(self, x: torch.Tensor, x_e: torch.Tensor | None) -> torch.Tensor:
-        """``(B, out channels, D, H, W)``: the convolutions of what :meth:`join` gives, or of ``x`` alone."""
-        return self.convs(self.upsample(x) if x_e is None else self.join(x, x_e))
+        """
+        Args:
+            x: features of the level below, ``(B, C, d, h, w)``.
+            x_e: those of the encoder at this level, ``(B, K, D, H, W)``, or None.
+
+        Returns:
+            ``(B, out channels, D, H, W)``.
+        """
+        if torch.jit.is_scripting():
+            above = self.upsample(x)
+            return self.convs(above if x_e is None else torch.cat([x_e, above], dim=1))
+        elif x_e is None:
+            return self.convs(self.upsample(x))
+        else:
+            return self.second(self.first(x, x_e))
+
+    @torch.jit.unused
+    def first(self, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
+        """The first convolution, of both."""
+        layer = self.convs.conv_0.conv
+        kept = skipped.shape[1]
+        of_skipped, of_above = parts_of(layer, kept, layer.in_channels - kept)
+        return layer._conv_forward(skipped, of_skipped, layer.bias).add_(self.above(below, of_above))
+
+    @torch.jit.unused
+    def above(self, below: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The up-sampled features' part of the first convolution."""
+        return self.convs.conv_0.conv._conv_forward(self.upsample(below), weight, None)
+
+    @torch.jit.unused
+    def second(self, features: torch.Tensor) -> torch.Tensor:
+        """What follows the first convolution."""
+        return self.convs.conv_1(self.convs.conv_0.adn(features))
 
 
 def _is_common(layer: nn.Conv3d) -> bool:
