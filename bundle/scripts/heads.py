@@ -23,7 +23,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
-from .blocks import LEAKY_RELU, group_norm, initialise, parts_of
+from .blocks import LEAKY_RELU, after_first, group_norm, initialise, part_convolutions
 from .cascade import CascadeHead
 from .correlation import CorrelationHead
 from .errors import InputError
@@ -180,14 +180,13 @@ class DeformableHead(nn.Module):
 
     def hidden(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """What the displacement is read from: the double convolution of both, ``(B, hidden channels, D, H, W)``."""
-        layer = self.conv.conv_0.conv
-        of_moving, of_fixed = parts_of(layer, moving.shape[1], fixed.shape[1])
-        first = layer._conv_forward(moving, of_moving, layer.bias).add_(layer._conv_forward(fixed, of_fixed, None))
-        return self.second(first)
+        first: Any = self.conv.conv_0
+        of_moving, of_fixed = part_convolutions(first.conv, moving.shape[1], fixed.shape[1])
+        return self.second(of_moving(moving).add_(of_fixed(fixed)))
 
     def second(self, features: torch.Tensor) -> torch.Tensor:
         """What follows the first convolution."""
-        return self.conv.conv_1(self.conv.conv_0.adn(features))
+        return after_first(self.conv, features)
 
 
 def deformable_head(kind: str, settings: Mapping[str, Mapping[str, Any]], **common: Any) -> nn.Module:

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from monai.networks.nets.basic_unet import UpCat
@@ -83,13 +85,28 @@ class SmallVolumeConv3d(nn.Conv3d):
         return torch.cat([first, second[:, :, : depth - half]], dim=2)
 
 
-def parts_of(layer: nn.Module, *channels: int) -> Sequence[torch.Tensor]:
+def part_convolutions(layer: Any, *channels: int) -> list[Callable[[torch.Tensor], torch.Tensor]]:
     """
-    The weights of a convolution for so many channels of its input each. A convolution of concatenated features is the
-    sum of those of its parts: on a CPU copying the largest tensors of the network (forwards, backwards, and when
-    activations are computed again) costs more than the sum.
+    The convolutions of the parts of its input that add up to a layer's of all of them.
+
+    On a CPU that costs less than concatenating the parts, which copies the largest tensors of a network: forwards,
+    backwards, and when activations are computed again.
+
+    Args:
+        layer: a convolution, 2D or 3D.
+        channels: of each part of its input.
+
+    Returns:
+        for each part a function from ``(B, channels, D, H, W)`` to ``(B, out channels, D, H, W)``.
     """
-    return layer.weight.split(channels, dim=1)
+    weights = layer.weight.split(channels, dim=1)
+    biases = [layer.bias] + [None] * (len(channels) - 1)
+    return [partial(layer._conv_forward, weight=one, bias=bias) for one, bias in zip(weights, biases, strict=True)]
+
+
+def after_first(convs: Any, features: torch.Tensor) -> torch.Tensor:
+    """What follows the first convolution of a ``TwoConv``."""
+    return convs.conv_1(convs.conv_0.adn(features))
 
 
 class UpJoin(UpCat):
@@ -115,20 +132,20 @@ class UpJoin(UpCat):
     @torch.jit.unused
     def first(self, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
         """The first convolution, of both."""
-        layer = self.convs.conv_0.conv
+        convs: Any = self.convs
         kept = skipped.shape[1]
-        of_skipped, of_above = parts_of(layer, kept, layer.in_channels - kept)
-        return layer._conv_forward(skipped, of_skipped, layer.bias).add_(self.above(below, of_above))
+        of_skipped, of_above = part_convolutions(convs.conv_0.conv, kept, convs.conv_0.conv.in_channels - kept)
+        return of_skipped(skipped).add_(self.above(below, of_above))
 
     @torch.jit.unused
-    def above(self, below: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def above(self, below: torch.Tensor, convolution: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The up-sampled features' part of the first convolution."""
-        return self.convs.conv_0.conv._conv_forward(self.upsample(below), weight, None)
+        return convolution(self.upsample(below))
 
     @torch.jit.unused
     def second(self, features: torch.Tensor) -> torch.Tensor:
-        """What follows the first convolution."""
-        return self.convs.conv_1(self.convs.conv_0.adn(features))
+        """What follows."""
+        return after_first(self.convs, features)
 
 
 def _is_common(layer: nn.Conv3d) -> bool:
