@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,13 +55,17 @@ def seconds(action: Callable[[], Any]) -> float:
 
 
 def interleaved(actions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median time of each action; they take turns, so that what else the machine does hits all of them."""
+    """
+    The median time of each action. They take turns, so that what else the machine does hits all of them, in an order
+    that is drawn anew each time: what one leaves in caches and freed memory helps or hinders the next.
+    """
     for action in actions.values():
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}
+    draw = random.Random(0)
     for _ in range(repeats):
-        for name, action in actions.items():
-            times[name].append(seconds(action))
+        for name in draw.sample(list(actions), len(actions)):
+            times[name].append(seconds(actions[name]))
     return {name: median(values) for name, values in times.items()}
 
 

@@ -182,6 +182,7 @@ class DeformableHead(nn.Module):
         """What the displacement is read from: the double convolution of both, ``(B, hidden channels, D, H, W)``."""
         first: Any = self.conv.conv_0
         of_moving, of_fixed = part_convolutions(first.conv, moving.shape[1], fixed.shape[1])
+        moving = torch.empty_like(fixed).copy_(moving)  # in the memory layout of the fixed one, else copied twice later
         return self.second(of_moving(moving).add_(of_fixed(fixed)))
 
     def second(self, features: torch.Tensor) -> torch.Tensor:
