@@ -146,6 +146,19 @@ def test_deformable_head_starts_at_zero_and_learns(size):
     assert head(moving, fixed).abs().max() > 0
 
 
+@pytest.mark.parametrize("size", [(7, 6, 5), (9, 6)])
+def test_deformable_head_convolves_the_concatenated_features(size):
+    """The moving ones first, as in the paper, though nothing is concatenated; values and gradients."""
+    head = DeformableHead(4, 8, spatial_dims=len(size)).double()
+    nn.init.normal_(head.conv.conv_0.conv.bias)
+    both = [features(4, size, seed=seed).double().requires_grad_() for seed in (0, 1)]
+    found, expected = head.hidden(*both), head.conv(torch.cat(both, dim=1))
+    assert torch.allclose(found, expected)
+    inputs = [*both, *head.conv.parameters()]
+    gradients = [torch.autograd.grad(result.square().sum(), inputs) for result in (found, expected)]
+    assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_restoration_head(dims):
     """Shape kept, channels of the image, 4 groups of 4 channels at paper scale, for other channel numbers too."""
