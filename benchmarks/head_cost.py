@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from scripts.backbone import UNetBackbone
 from scripts.correlation import CorrelationHead
 from scripts.heads import DeformableHead
+from scripts.sampling import grid_sample
+from torch.nn import functional
 
 
 def cost(forward: Callable[[], torch.Tensor], repeats: int) -> tuple[float, float, float]:
@@ -64,6 +66,7 @@ def main() -> None:
     backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     images = torch.rand(2, 1, *given.size)
     moving, fixed = (torch.rand(1, channels, *given.size, requires_grad=True) for _ in range(2))
+    places = (torch.rand(1, *given.size, 3) * 2 - 1).requires_grad_()
     convolution, correlation = DeformableHead(channels, max(8, channels // 2)), CorrelationHead(channels, channels)
     print(f"{torch.get_num_threads()} threads, {' x '.join(map(str, given.size))}, channels {given.features}")
     print(f"{'':34}{'forward, s':>12}{'backward, s':>12}{'kept, MB':>12}")
@@ -71,6 +74,8 @@ def main() -> None:
         "backbone, both images": lambda: backbone(images)[1],
         "convolution head, one direction": lambda: convolution(moving, fixed),
         "correlation head, one direction": lambda: correlation(moving, fixed),
+        "features sampled": lambda: grid_sample(moving, places, "bilinear", "zeros"),
+        "features sampled, by PyTorch alone": lambda: functional.grid_sample(moving, places, align_corners=True),
     }.items():
         print(f"{name:34}" + "".join(f"{value:12.3f}" for value in cost(forward, given.repeats)))
 

@@ -29,7 +29,7 @@ recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) 
 
 def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     """
-    Keep what convolutions give and levels pass on; normalisation, activation, pooling, up-sampling and concatenation
+    Keep what convolutions give and levels pass on; normalisation, activation, pooling and up-sampling
     are computed again when a gradient is needed. Losses and gradients stay the same, bit for bit. It costs little time
     (``make benchmark ARGS=--options``): all of it is cheap beside a convolution.
 
