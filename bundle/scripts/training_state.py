@@ -171,8 +171,9 @@ class TrainingState:
         if is_lost_process(error):
             raise InputError(f"another process of this training is gone, so this one ends; {self._kept()}") from error
         if is_lost_process(error.__cause__):  # the engine hands an error on twice
-            raise error  # and listens on: torchrun's SIGTERM must not end this process before the line is shown
-        self.interruptions.stop_listening()
+            raise error
+        if get_world_size() == 1:  # else torchrun's own SIGTERM would end this process before the line is shown
+            self.interruptions.stop_listening()
         step = engine.state.iteration % (engine.state.epoch_length or 1)
         unexpected = self.between_steps and not isinstance(error, KeyboardInterrupt) and self._exact(engine)
         if unexpected and step and not step % engine.accumulation_steps and get_world_size() == 1:

@@ -147,7 +147,7 @@ class TestStopped:
         wait_for(tmp_path / "checkpoint_0001.pt", process)
         os.killpg(process.pid, number)  # also to those that load data
         _, errors = process.communicate(timeout=120)
-        assert "interrupted: saved in" in errors
+        assert "interrupted: saved in" in errors, errors
         assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3
         run(tmp_path, resume=True)
         assert_same_course(tmp_path, two)

@@ -26,6 +26,7 @@ from kill_and_resume import same
 from scripts import training_state
 from scripts.checkpoints import load_file, save_atomically
 from scripts.errors import InputError, user_message
+from scripts.interruptions import Interruptions
 
 
 def compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings):
@@ -166,6 +167,21 @@ class TestStopBetweenSteps:
             signal.signal(signal.SIGTERM, before)
         told = "another process of this training is gone, so this one ends; nothing was saved yet"
         assert user_message(error) == told
+        assert not ended
+
+    def test_told_to_end_by_torchrun_too(self, stopped, monkeypatch):
+        """Its SIGTERM may come after this process has noticed the scheduler's: the line is still shown."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before, ended = [signal.getsignal(number) for number in numbers], []
+        monkeypatch.setattr(Interruptions, "watch_workers", lambda self: None)  # else it would stay as well
+        signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+        monkeypatch.setattr(training_state, "get_world_size", lambda: 2)
+        try:
+            stopped(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt)
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
         assert not ended
 
     def test_worker_killed_while_a_checkpoint_is_written(
