@@ -186,7 +186,7 @@ class DeformableHead(nn.Module):
         return self.second(of_moving(moving).add_(of_fixed(fixed)))
 
     def second(self, features: torch.Tensor) -> torch.Tensor:
-        """What follows the first convolution."""
+        """What follows the first convolution: ``(B, hidden channels, D, H, W)`` both."""
         return after_first(self.conv, features)
 
 

@@ -61,6 +61,6 @@ def _two_convolutions(convs: Any, before: Callable[[torch.Tensor], torch.Tensor]
 
 
 def _second_convolution(convs: Any, middle: torch.Tensor) -> torch.Tensor:
-    """What follows the first convolution of a ``TwoConv``."""
+    """:func:`~scripts.blocks.after_first`, whose first normalisation and activation are computed again."""
     first, second = convs.conv_0, convs.conv_1
     return second.adn(recomputed(lambda given: second.conv(first.adn(given)), middle))

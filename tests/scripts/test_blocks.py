@@ -129,7 +129,7 @@ class TestUpJoin:
         gradients = [torch.autograd.grad(result.square().sum(), inputs) for result in (found, expected)]
         assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
 
-    def test_nothing_is_concatenated(self, monkeypatch):
+    def test_nothing_is_concatenated(self):
         """Neither forwards nor backwards is there a tensor as large as both together."""
         up = UpJoin(2, **self.SETTINGS)  # in 3D such small volumes are joined of halves
         below, skipped = torch.rand(1, 6, 6, 6, requires_grad=True), torch.rand(1, 4, 12, 12, requires_grad=True)

@@ -156,6 +156,7 @@ class TestStopBetweenSteps:
         ended: list[int] = []
         before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
         monkeypatch.setattr(training_state, "is_lost_process", lambda error: isinstance(error, ConnectionError))
+        monkeypatch.setattr(training_state, "get_world_size", lambda: 2)
 
         def lose(engine):
             raise ConnectionError("Connection closed by peer")

@@ -105,7 +105,7 @@ def part_convolutions(layer: Any, *channels: int) -> list[Callable[[torch.Tensor
 
 
 def after_first(convs: Any, features: torch.Tensor) -> torch.Tensor:
-    """What follows the first convolution of a ``TwoConv``."""
+    """What follows the first convolution of a ``TwoConv``: ``(B, out channels, D, H, W)`` both."""
     return convs.conv_1(convs.conv_0.adn(features))
 
 
@@ -131,7 +131,7 @@ class UpJoin(UpCat):
 
     @torch.jit.unused
     def first(self, below: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
-        """The first convolution, of both."""
+        """The first convolution, of :meth:`forward`'s ``x`` and ``x_e``: ``(B, out channels, D, H, W)``."""
         convs: Any = self.convs
         kept = skipped.shape[1]
         of_skipped, of_above = part_convolutions(convs.conv_0.conv, kept, convs.conv_0.conv.in_channels - kept)
@@ -139,12 +139,12 @@ class UpJoin(UpCat):
 
     @torch.jit.unused
     def above(self, below: torch.Tensor, convolution: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The up-sampled features' part of the first convolution."""
+        """The up-sampled features' part of it: ``(B, C, d, h, w)`` to ``(B, out channels, D, H, W)``."""
         return convolution(self.upsample(below))
 
     @torch.jit.unused
     def second(self, features: torch.Tensor) -> torch.Tensor:
-        """What follows."""
+        """What follows the first convolution: ``(B, out channels, D, H, W)`` both."""
         return after_first(self.convs, features)
 
 

@@ -170,8 +170,6 @@ class TrainingState:
         """Keep what can be kept, say so, and hand the error on."""
         if is_lost_process(error):
             raise InputError(f"another process of this training is gone, so this one ends; {self._kept()}") from error
-        if is_lost_process(error.__cause__):  # the engine hands an error on twice
-            raise error
         if get_world_size() == 1:  # else torchrun's own SIGTERM would end this process before the line is shown
             self.interruptions.stop_listening()
         step = engine.state.iteration % (engine.state.epoch_length or 1)
