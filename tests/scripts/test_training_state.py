@@ -151,38 +151,35 @@ class TestStopBetweenSteps:
         assert re.search("0 epochs and [23] steps; the same command with --resume True", str(error))
         compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
 
-    def test_told_to_end_while_another_process_is_gone(self, stopped, monkeypatch):
-        """torchrun's SIGTERM comes at any moment after the death: what was met is still told."""
-        ended: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
-        monkeypatch.setattr(training_state, "is_lost_process", lambda error: isinstance(error, ConnectionError))
+    @pytest.fixture
+    def ended(self, monkeypatch):
+        """SIGTERMs that would end this process, one of two: such a process listens to its own end."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before, ended = [signal.getsignal(number) for number in numbers], []
+        signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+        monkeypatch.setattr(Interruptions, "watch_workers", lambda self: None)  # this handler would stay as well
         monkeypatch.setattr(training_state, "get_world_size", lambda: 2)
+        yield ended
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    def test_told_to_end_while_another_process_is_gone(self, stopped, monkeypatch, ended):
+        """torchrun's SIGTERM comes at any moment after the death: what was met is still told."""
+        monkeypatch.setattr(training_state, "is_lost_process", lambda error: isinstance(error, ConnectionError))
 
         def lose(engine):
             raise ConnectionError("Connection closed by peer")
 
-        try:
-            error = stopped(Events.ITERATION_STARTED(once=2), lose)
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        error = stopped(Events.ITERATION_STARTED(once=2), lose)
+        os.kill(os.getpid(), signal.SIGTERM)
         told = "another process of this training is gone, so this one ends; nothing was saved yet"
         assert user_message(error) == told
         assert not ended
 
-    def test_told_to_end_by_torchrun_too(self, stopped, monkeypatch):
+    def test_told_to_end_by_torchrun_too(self, stopped, ended):
         """Its SIGTERM may come after this process has noticed the scheduler's: the line is still shown."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before, ended = [signal.getsignal(number) for number in numbers], []
-        monkeypatch.setattr(Interruptions, "watch_workers", lambda self: None)  # else it would stay as well
-        signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
-        monkeypatch.setattr(training_state, "get_world_size", lambda: 2)
-        try:
-            stopped(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt)
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        stopped(Events.ITERATION_STARTED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert not ended
 
     def test_worker_killed_while_a_checkpoint_is_written(
