@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
 RATIOS = {
     "step_over_backbone": "step / backbone alone",
     "step_over_own_backbone": "step / this bundle's faster backbone",
+    "step_over_kept_step": "step / the same, activations kept",
     "restatement_over_step": "restatement / step",
     "loader_wait_share": "waiting for data",
     "memory_over_restatement": "memory / restatement's",

@@ -14,13 +14,14 @@ The published training step, stated in the straightforward way: what this bundle
 
 The volumes are decoded within the step, the two images go through the backbone one by one, blocks are shuffled and
 boxes filled one at a time, the moving image is interpolated twice, and the correlation is a dense 9x9x9 convolution.
-Layers and optimiser are PyTorch's as they come.
+Layers, memory layout and optimiser are PyTorch's as they come.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,14 @@ def plain_copy(network: GVSL) -> GVSL:
             layer.__class__ = nn.Conv3d  # type: ignore[assignment]
         if isinstance(layer, UpJoin):
             layer.__class__ = UpCat  # type: ignore[assignment]
+    return network
+
+
+def published_copy(network: GVSL) -> GVSL:
+    """:func:`plain_copy` in PyTorch's own memory layout, whose deformable head concatenates both images' features."""
+    network = plain_copy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    head: Any = network.deformable_head
+    head.hidden = lambda moving, fixed: head.conv(torch.cat([moving, fixed], dim=1))
     return network
 
 
@@ -123,7 +132,7 @@ def restated_step(
     One step of a batch of one pair.
 
     Args:
-        network: see :func:`plain_copy`.
+        network: see :func:`published_copy`.
         optimizer: of its parameters.
         decode: preparation of a scan, from a dictionary with its path ``image``.
         pair: the scans ``fixed`` and ``moving``.

@@ -89,6 +89,48 @@ class TestSmallVolumeConv3d:
         layer(torch.rand(larger))
         assert seen == [larger]
 
+    @settings(max_examples=60, deadline=None)
+    @given(
+        size=st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 9)),
+        batch=st.integers(1, 2),
+        channels=st.integers(1, 9),
+        layout=st.sampled_from([torch.contiguous_format, torch.channels_last_3d]),
+    )
+    def test_without_gradients_neighbours_are_computed_together(self, size, batch, channels, layout):
+        """The same values, in the same places of memory."""
+        torch.manual_seed(0)
+        layer = nn.Conv3d(3, channels, kernel_size=3, padding=1).double().to(memory_format=layout)
+        initialise(layer)
+        nn.init.normal_(layer.bias)
+        image = torch.rand(batch, 3, *size, dtype=torch.float64).contiguous(memory_format=layout)
+        strides = []
+        original = functional.conv3d
+
+        def watched(*args, stride=(1, 1, 1), **kwargs):
+            strides.append(stride)
+            return original(*args, stride=stride, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "LANES", 16)
+            patch.setattr(blocks.functional, "conv3d", watched)
+            with torch.no_grad():
+                found = layer(image)
+            assert torch.allclose(found, plain(layer, image))
+            together = strides[0][2]
+            assert size[2] % together == 0
+            assert together * channels <= 16
+            assert together > 1 or channels > 8 or all(size[2] % n for n in range(2, 16 // channels + 1))
+            layer(image)
+        assert strides[-1] == (1, 1, 1)
+
+    def test_neighbours_keep_channels_last(self, monkeypatch):
+        monkeypatch.setattr(blocks, "LANES", 16)
+        layer = nn.Conv3d(3, 8, kernel_size=3, padding=1).to(memory_format=torch.channels_last_3d)
+        initialise(layer)
+        with torch.no_grad():
+            found = layer(torch.rand(2, 3, 4, 6, 8).contiguous(memory_format=torch.channels_last_3d))
+        assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
     @pytest.mark.parametrize("channels", [3, 1000])
     def test_an_exported_layer_is_a_plain_one(self, channels):
         layer = nn.Conv3d(channels, 5, kernel_size=3, padding=1).double()

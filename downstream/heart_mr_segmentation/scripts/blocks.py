@@ -39,6 +39,9 @@ SLOW_BELOW = 20480
 CHANNELS_A_VOXEL = 4
 """Input channels for each voxel of the batch from which on a matrix product is faster than oneDNN's convolution."""
 
+LANES = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 1
+"""Output channels that one instruction of the processor computes together; 1 where that has not been measured."""
+
 
 class SmallVolumeConv3d(nn.Conv3d):
     """
@@ -48,6 +51,10 @@ class SmallVolumeConv3d(nn.Conv3d):
     (``make benchmark`` measures it). Such a volume is passed as a batch of its two overlapping halves. At the deepest
     level of a wide network, where voxels are few and oneDNN holds the weights' gradient several times at once, the
     convolution is the matrix product of the voxels' neighbourhoods and the weights.
+
+    Up to 8 output channels leave half of each AVX-512 instruction unused. Without gradients neighbouring voxels are
+    computed as further channels of a convolution with as large a stride, whose result, channels last, lies in memory as
+    that of the plain convolution does. (Gradients are not faster that way.)
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -60,7 +67,7 @@ class SmallVolumeConv3d(nn.Conv3d):
         elif len(input) == 1 and input.shape[2] > 1 and input[0, ..., 0].numel() <= SLOW_BELOW:
             return self._by_halves(input, weight, bias)
         else:
-            return super()._conv_forward(input, weight, bias)
+            return self._by_neighbours(input, weight, bias, padding=1)
 
     @torch.jit.unused
     def _is_plain_cpu(self, image: torch.Tensor) -> bool:
@@ -81,8 +88,21 @@ class SmallVolumeConv3d(nn.Conv3d):
         half = -(-depth // 2)
         padded = functional.pad(image, (0, 0, 0, 0, 1, 1 + depth % 2))
         halves = torch.cat([padded[:, :, : half + 2], padded[:, :, half:]])
-        first, second = functional.conv3d(halves, weight, bias, padding=(0, 1, 1)).chunk(2)
+        first, second = self._by_neighbours(halves, weight, bias, padding=0).chunk(2)
         return torch.cat([first, second[:, :, : depth - half]], dim=2)
+
+    @torch.jit.unused
+    def _by_neighbours(
+        self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
+    ) -> torch.Tensor:
+        most = 1 if torch.is_grad_enabled() else LANES // len(weight)
+        together = next((n for n in range(most, 1, -1) if image.shape[4] % n == 0), 1)
+        if together == 1:
+            return functional.conv3d(image, weight, bias, padding=(padding, 1, 1))
+        shifted = torch.cat([functional.pad(weight, (n, together - 1 - n)) for n in range(together)])
+        biases = None if bias is None else bias.repeat(together)
+        found = functional.conv3d(image, shifted, biases, stride=(1, 1, together), padding=(padding, 1, 1))
+        return found.unflatten(1, (together, -1)).movedim(1, -1).flatten(4)  # each voxel's neighbours beside it
 
 
 def part_convolutions(layer: Any, *channels: int) -> list[Callable[[torch.Tensor], torch.Tensor]]:
