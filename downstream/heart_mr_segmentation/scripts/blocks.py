@@ -95,14 +95,16 @@ class SmallVolumeConv3d(nn.Conv3d):
     def _by_neighbours(
         self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
     ) -> torch.Tensor:
-        most = 1 if torch.is_grad_enabled() else LANES // len(weight)
+        last = image.is_contiguous(memory_format=torch.channels_last_3d)
+        most = LANES // len(weight) if last and not torch.is_grad_enabled() else 1
         together = next((n for n in range(most, 1, -1) if image.shape[4] % n == 0), 1)
         if together == 1:
             return functional.conv3d(image, weight, bias, padding=(padding, 1, 1))
         shifted = torch.cat([functional.pad(weight, (n, together - 1 - n)) for n in range(together)])
         biases = None if bias is None else bias.repeat(together)
         found = functional.conv3d(image, shifted, biases, stride=(1, 1, together), padding=(padding, 1, 1))
-        return found.unflatten(1, (together, -1)).movedim(1, -1).flatten(4)  # each voxel's neighbours beside it
+        found = found.movedim(1, -1).unflatten(-1, (together, -1))  # B, D, H, W / together, together, out channels
+        return found.flatten(3, 4).movedim(-1, 1)
 
 
 def part_convolutions(layer: Any, *channels: int) -> list[Callable[[torch.Tensor], torch.Tensor]]:
