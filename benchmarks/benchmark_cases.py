@@ -261,6 +261,7 @@ def measure(
     result["step_over_kept_step"] = result["step_seconds"] / result["kept_step_seconds"]
     result["match_over_backbone"] = result["match_seconds"] / result["passes_seconds"]
     result["match_over_network"] = result["match_seconds"] / result["network_passes_seconds"]
+    result["step_operations"] = operations(training.step)
     rate = operations(training.backbone) / result["backbone_seconds"]
     result["backbone_over_product_rate"] = rate / (2 * PRODUCT**3 / result["product_seconds"])
     result["window_over_passes"] = sliding_window(training.network.backbone, size, repeats)

@@ -89,6 +89,7 @@ def test_ratios_of_a_tiny_network(phantoms, tmp_path):
     assert set(benchmark.RATIOS) <= set(found)
     assert all(math.isfinite(value) and value > 0 for value in found.values())
     assert found["memory_over_restatement"] < found["kept_memory_over_restatement"]
+    assert found["step_operations"] > operations(Training(phantoms, tmp_path, **TINY, **PAPER_HEADS).backbone)
     assert found["step_over_kept_step"] == found["step_seconds"] / found["kept_step_seconds"]
     assert found["step_over_backbone"] == found["step_seconds"] / found["backbone_seconds"] > 1
 
