@@ -97,7 +97,7 @@ class TestSmallVolumeConv3d:
         layout=st.sampled_from([torch.contiguous_format, torch.channels_last_3d]),
     )
     def test_without_gradients_neighbours_are_computed_together(self, size, batch, channels, layout):
-        """The same values, in the same places of memory."""
+        """The same values; the layout decides."""
         torch.manual_seed(0)
         layer = nn.Conv3d(3, channels, kernel_size=3, padding=1).double().to(memory_format=layout)
         initialise(layer)
@@ -120,8 +120,8 @@ class TestSmallVolumeConv3d:
             assert size[2] % together == 0
             assert together * channels <= 16
             fits = any(size[2] % n == 0 for n in range(2, 16 // channels + 1))
-            if batch > 1 and image.is_contiguous(memory_format=torch.channels_last_3d):  # else of two halves
-                assert (together > 1) == fits
+            if batch > 1:  # else of two halves
+                assert (together > 1) == (fits and layout == torch.channels_last_3d)
             layer(image)
         assert strides[-1] == (1, 1, 1)
 

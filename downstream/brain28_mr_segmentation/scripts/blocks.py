@@ -95,7 +95,9 @@ class SmallVolumeConv3d(nn.Conv3d):
     def _by_neighbours(
         self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
     ) -> torch.Tensor:
-        last = image.is_contiguous(memory_format=torch.channels_last_3d)
+        last = (
+            image.is_contiguous(memory_format=torch.channels_last_3d) and weight.stride(1) == 1
+        )  # also of one channel
         most = LANES // len(weight) if last and not torch.is_grad_enabled() else 1
         together = next((n for n in range(most, 1, -1) if image.shape[4] % n == 0), 1)
         if together == 1:
@@ -103,7 +105,9 @@ class SmallVolumeConv3d(nn.Conv3d):
         shifted = torch.cat([functional.pad(weight, (n, together - 1 - n)) for n in range(together)])
         biases = None if bias is None else bias.repeat(together)
         found = functional.conv3d(image, shifted, biases, stride=(1, 1, together), padding=(padding, 1, 1))
-        found = found.movedim(1, -1).unflatten(-1, (together, -1))  # B, D, H, W / together, together, out channels
+        found = (
+            found.movedim(1, -1).contiguous().unflatten(-1, (together, -1))
+        )  # B, D, H, W / together, together, out channels
         return found.flatten(3, 4).movedim(-1, 1)
 
 
