@@ -54,7 +54,7 @@ class SmallVolumeConv3d(nn.Conv3d):
 
     Up to 8 output channels leave half of each AVX-512 instruction unused. Without gradients neighbouring voxels are
     computed as further channels of a convolution with as large a stride, whose result, channels last, lies in memory as
-    that of the plain convolution does. (Gradients are not faster that way.)
+    that of the plain convolution does. (A step with gradients is not faster that way.)
     """
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -95,9 +95,8 @@ class SmallVolumeConv3d(nn.Conv3d):
     def _by_neighbours(
         self, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
     ) -> torch.Tensor:
-        last = (
-            image.is_contiguous(memory_format=torch.channels_last_3d) and weight.stride(1) == 1
-        )  # also of one channel
+        last = image.is_contiguous(memory_format=torch.channels_last_3d)
+        last = last and weight.stride(1) == 1  # an image of one channel has both layouts
         most = LANES // len(weight) if last and not torch.is_grad_enabled() else 1
         together = next((n for n in range(most, 1, -1) if image.shape[4] % n == 0), 1)
         if together == 1:
