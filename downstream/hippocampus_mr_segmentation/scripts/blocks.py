@@ -104,10 +104,8 @@ class SmallVolumeConv3d(nn.Conv3d):
         shifted = torch.cat([functional.pad(weight, (n, together - 1 - n)) for n in range(together)])
         biases = None if bias is None else bias.repeat(together)
         found = functional.conv3d(image, shifted, biases, stride=(1, 1, together), padding=(padding, 1, 1))
-        found = (
-            found.movedim(1, -1).contiguous().unflatten(-1, (together, -1))
-        )  # B, D, H, W / together, together, out channels
-        return found.flatten(3, 4).movedim(-1, 1)
+        found = found.movedim(1, -1).contiguous()  # B, D, H, W / together, together x out channels
+        return found.unflatten(-1, (together, -1)).flatten(3, 4).movedim(-1, 1)
 
 
 def part_convolutions(layer: Any, *channels: int) -> list[Callable[[torch.Tensor], torch.Tensor]]:
