@@ -28,6 +28,7 @@ from scripts.checkpoints import load_file
 from scripts.errors import user_message
 
 SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1, "symmetric": True}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -46,8 +47,7 @@ def command(repository, cohort):
             **SETTINGS,
             **settings,
         }
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={processes}"]
-        start = [*torchrun, *launcher, "-m"] if processes > 1 else ["-m"]
+        start = [*TORCHRUN, *launcher, "-m"] if processes > 1 else ["-m"]
         given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         return [sys.executable, *start, "monai.bundle", "run", *given]
 
@@ -151,6 +151,41 @@ class TestStopped:
         assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3
         run(tmp_path, resume=True)
         assert_same_course(tmp_path, two)
+
+
+SLOW_THREADS = """
+import os, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from scripts.distributed import start, stop
+
+start()
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+network(torch.ones(1, 2)).sum().backward()
+for thread in map(int, os.listdir("/proc/self/task")):
+    os.sched_setaffinity(thread, {min(os.sched_getaffinity(0))})
+    if "gloo_runloop" in open(f"/proc/self/task/{thread}/comm").read():
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+torch.distributed.all_reduce(torch.ones(1))
+stop(network)
+print([open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="slows threads down with Linux' scheduler")
+def test_threads_of_the_group_end_before_the_interpreter(repository, tmp_path):
+    """However late the threads come to run: one that frees a tensor while the interpreter ends aborts the process."""
+    (tmp_path / "script.py").write_text(SLOW_THREADS)
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, tmp_path / "script.py", repository / "bundle"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
 
 
 def test_a_mistake_is_told_by_every_process(run, tmp_path):

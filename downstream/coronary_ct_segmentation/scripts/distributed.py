@@ -24,6 +24,7 @@ import ignite.distributed as idist
 import torch
 from monai.data import DistributedSampler
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 
 from .errors import InputError
@@ -61,9 +62,18 @@ def start(timeout_minutes: float = 60) -> None:
     idist.sync()  # once: ignite's metrics would look for the group, and make one of their own, at each call
 
 
-def stop() -> None:
-    """Part from the other processes, when all are ready."""
+def stop(network: DistributedDataParallel) -> None:
+    """
+    Part from the other processes, when all are ready.
+
+    Args:
+        network: trained with them, not to be called any more. It keeps their group, and so gloo's threads, beyond the
+            group's own end: a thread that frees its last tensor while the interpreter ends aborts the process (Python
+            before 3.14). Here nothing keeps the group, so its threads end first.
+    """
     idist.barrier()
+    for keeps_group in ("process_group", "reducer", "logger"):
+        setattr(network, keeps_group, None)
     idist.finalize()
 
 
