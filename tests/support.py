@@ -9,11 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Writers of test scans, ways to spoil them, and looks at figures."""
+"""Writers of test scans, ways to spoil them, looks at figures, and the command a user types."""
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,33 @@ def marker(axis, end):
     volume = np.zeros(SIZE, np.float32)
     volume[(slice(None),) * axis + (slice(-2, None) if end else slice(0, 2),)] = 1
     return volume
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
+
+
+def run_bundle(
+    bundle: Path, config: str, *, cwd: Path | None = None, processes: int = 1, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """The command typed in a bundle (or elsewhere), without this repository on the path; by one process or two."""
+    names = (config, "multi_gpu_train") if processes > 1 else (config,)
+    folder = bundle / "configs" if cwd else Path("configs")
+    settings = {"config_file": [str(folder / f"{name}.json") for name in names], **settings}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [
+            sys.executable,
+            *(TORCHRUN if processes > 1 else ()),
+            *("-m", "monai.bundle", "run"),
+            *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
+        ],
+        cwd=cwd or bundle,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
 
 
 def tracked_runs(folder: Path) -> list[dict[str, Any]]:

@@ -15,9 +15,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import make_child
@@ -30,7 +28,8 @@ from child.modules import SCRIPTS, needed_modules
 from jsonschema import validate
 from monai.bundle import ConfigParser
 from scripts.backbone import UNetBackbone
-from support import tracked_runs
+from scripts.checkpoints import load_file
+from support import run_bundle, tracked_runs
 from zoo.files import SCHEMA
 
 NAME = "blob_mr_segmentation"
@@ -58,20 +57,6 @@ def bundle(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("elsewhere")
     assert make_child.main([str(dataset), NAME, "--out", str(out), "--features", "4", "8"]) == 0
     return out / NAME
-
-
-def run(bundle, config, **settings):
-    """The command a user types, standing in the bundle, without this repository on the path."""
-    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options],
-        cwd=bundle,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_the_choices_follow_the_data(dataset):
@@ -148,7 +133,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
     few = {"epochs": 2, "epoch_length": 4, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
     few |= {"bfloat16": True, "tracking": "mlflow"}
-    done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", mode="linear", **few)
+    done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", mode="linear", **few)
     assert done.returncode == 0, done.stdout + done.stderr
     (tracked,) = tracked_runs(tmp_path / "run")
     assert [len(tracked["metrics"][name]) for name in ("train_loss", "train_dice", "val_dice")] == [8, 2, 2]
@@ -160,7 +145,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     for name, value in backbone.state_dict().items():  # frozen
         assert torch.equal(weights[f"backbone.{name}"], value)
 
-    done = run(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores")
+    done = run_bundle(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores")
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -168,13 +153,31 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert (tmp_path / "scores" / "worst.png").is_file()
 
     image = dataset / "imagesTr" / "subject_0.nii.gz"
-    done = run(bundle, "inference", image=image, output_dir=tmp_path / "predicted")
+    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "predicted")
     assert done.returncode == 0, done.stdout + done.stderr
     (written,) = (tmp_path / "predicted").glob("*.nii.gz")
     predicted, scan = nib.load(written), nib.load(image)
     assert predicted.shape == scan.shape
     assert np.allclose(predicted.affine, scan.affine)
     assert set(np.unique(predicted.dataobj)) <= {0, 7}
+
+
+def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
+    """Half the batch each, with a Dice loss of each patch: that of the whole batch is no mean of its parts'."""
+    few = {"mode": "scratch", "epochs": 2, "epoch_length": 3, "loss#batch": False, "dataset_dir": dataset}
+    weights, measured = [], []
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        done = run_bundle(
+            bundle, "train", processes=processes, batch_size=2 // processes, output_dir=output, ckpt_dir=output, **few
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        weights.append(load_file(output / "checkpoint.pt")["network"])
+        measured.append([float(value) for value in re.findall(r"val_dice: ([0-9.]+)", done.stdout + done.stderr)])
+    assert len(measured[0]) == 2
+    assert measured[1] == pytest.approx(measured[0], abs=0.01)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=2e-3, atol=2e-4, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     ],
 )
 def test_mistakes_get_one_line(bundle, dataset, tmp_path, config, settings, message):
-    done = run(bundle, config, dataset_dir=dataset, output_dir=tmp_path, **settings)
+    done = run_bundle(bundle, config, dataset_dir=dataset, output_dir=tmp_path, **settings)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert message in done.stderr.strip().splitlines()[-1]

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 
 import make_child
 import numpy as np
@@ -26,8 +23,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from scripts.backbone import UNetBackbone
+from scripts.checkpoints import load_file
 from scripts.errors import user_message
-from support import tracked_runs, write_nifti
+from support import run_bundle, tracked_runs, write_nifti
 
 NAME = "blob_mr_classification"
 SIZE = 16
@@ -63,29 +61,6 @@ def bundle(dataset, tmp_path_factory):
     return out / NAME
 
 
-def run(bundle, config, cwd=None, **settings):
-    """The command a user types, without this repository on the path."""
-    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            str(bundle / f"configs/{config}.json"),
-            *options,
-        ],
-        cwd=cwd or bundle,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def rows_of(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -97,7 +72,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
     course = {"epochs": 6, "epoch_length": 6, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
     course |= {"bfloat16": True, "tracking": "mlflow"}
-    done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", **course)
+    done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", **course)
     assert done.returncode == 0, done.stdout + done.stderr
     (tracked,) = tracked_runs(tmp_path / "run")
     assert [len(tracked["metrics"][name]) for name in ("train_loss", "train_auc", "val_auc")] == [36, 6, 6]
@@ -109,7 +84,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
 
     # from elsewhere, as a scheduler would
     where = {"bundle_root": bundle, "output_dir": tmp_path / "scores", "dataset_dir": dataset}
-    done = run(bundle, "evaluate", cwd=tmp_path, **where)
+    done = run_bundle(bundle, "evaluate", cwd=tmp_path, **where)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rows_of(tmp_path / "scores" / "scores.csv")) == 4
     subjects = rows_of(tmp_path / "scores" / "subjects.csv")
@@ -118,7 +93,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert summary["subjects"]["auc"] == 1
     assert sum(sum(row.values()) for row in summary["scans"]["confusion"].values()) == 4
 
-    done = run(bundle, "inference", dataset_dir=dataset / "imagesTr", output_dir=tmp_path / "predicted")
+    done = run_bundle(bundle, "inference", dataset_dir=dataset / "imagesTr", output_dir=tmp_path / "predicted")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = rows_of(tmp_path / "predicted" / "predictions.csv")
     assert len(rows) == 20
@@ -127,10 +102,26 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert rows[0].keys() == {"image", "predicted", "probability of no", "probability of yes"}
 
     image = dataset / "imagesTr" / "p3_a.nii.gz"
-    done = run(bundle, "inference", image=image, output_dir=tmp_path / "one")
+    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "one")
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = rows_of(tmp_path / "one" / "predictions.csv")
     assert row == next(other for other in rows if other["image"].endswith("p3_a.nii.gz")) | {"image": str(image)}
+
+
+def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
+    weights, measured = [], []
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        course = {"mode": "scratch", "epochs": 2, "epoch_length": 4, "batch_size": 4 // processes}
+        course |= {"dataset_dir": dataset, "output_dir": output, "ckpt_dir": output}
+        done = run_bundle(bundle, "train", processes=processes, **course)
+        assert done.returncode == 0, done.stdout + done.stderr
+        weights.append(load_file(output / "checkpoint.pt")["network"])
+        measured.append(re.findall(r"val_auc: ([0-9.]+)", done.stdout + done.stderr))
+    assert len(measured[0]) == 2
+    assert measured[1] == measured[0]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=2e-3, atol=2e-4, msg=name)
 
 
 @pytest.fixture
@@ -176,7 +167,7 @@ def test_mistakes_are_told_before_anything_runs(workflow, capsys, config, settin
 
 
 def test_a_mistake_on_the_command_line_gets_its_lines_alone(bundle, dataset, tmp_path):
-    done = run(bundle, "train", dataset_dir=dataset, output_dir=tmp_path, **{"table#target": "sick"})
+    done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path, **{"table#target": "sick"})
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "no column 'sick'" in done.stderr.strip().splitlines()[-1]

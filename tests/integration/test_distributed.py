@@ -26,9 +26,9 @@ import torch
 from conftest import TINY
 from scripts.checkpoints import load_file
 from scripts.errors import user_message
+from support import TORCHRUN
 
 SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1, "symmetric": True}
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import itk
@@ -26,6 +23,7 @@ import numpy as np
 import pytest
 from lookalikes import BRAIN_CODES, HEART_CODES, write_brain, write_coronary, write_covid, write_heart
 from scripts.splits import split_cases
+from support import run_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = {"features": [4, 8], "epochs": 1, "epoch_length": 2, "mode": "scratch"}
@@ -49,17 +47,7 @@ def child(tmp_path):
             shutil.copytree(REPOSITORY / "downstream" / name, self.folder, ignore=ignored)
 
         def run(self, config, **settings):
-            options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-            environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-            return subprocess.run(
-                [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options],
-                cwd=self.folder,
-                env={**environment, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=600,
-                check=False,
-            )
+            return run_bundle(self.folder, config, **settings)
 
         def succeed(self, config, **settings):
             done = self.run(config, **settings)

@@ -14,14 +14,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from conftest import TINY
 from ignite.engine import Events
-from support import tracked_runs
+from support import run_bundle, tracked_runs
 
 SETTINGS = {"tracking": "mlflow", "picture_interval": 1, "validation_pairs": 1}
 
@@ -71,18 +68,9 @@ def test_losses_pictures_and_config(cohort, tmp_path, elsewhere, pretrain, workf
 
 
 def test_two_processes_are_one_run(cohort, tmp_path, elsewhere, repository):
-    configs = [str(repository / "bundle" / "configs" / f"{name}.json") for name in ("train", "multi_gpu_train")]
-    options = {"bundle_root": repository / "bundle", "config_file": str(configs), "dataset_dir": cohort}
+    options = {"bundle_root": repository / "bundle", "dataset_dir": cohort}
     options |= {**TINY, **SETTINGS, "output_dir": tmp_path / "out", "epochs": 1, "epoch_length": 2}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "monai.bundle", "run", *(part for k, v in options.items() for part in (f"--{k}", str(v)))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_bundle(repository / "bundle", "train", cwd=elsewhere, processes=2, **options)
     assert done.returncode == 0, done.stderr
     (run,) = tracked_runs(tmp_path / "out")
     assert [len(run["metrics"][name]) for name in ("step/loss", "train_loss", "ncc_after")] == [2, 1, 1]
