@@ -236,6 +236,15 @@ class TestFiles:
         assert (state["epoch"], state["step"]) == (1, 0)
         assert {int(entry["step"]) for entry in state["optimizer"]["state"].values()} == {4}
 
+    def test_moments_of_another_memory_layout(self, cohort, tmp_path, stopped, pretrain):
+        """As a run with another ``memory_format`` leaves them."""
+        stopped(Events.ITERATION_STARTED(once=5), lambda: os.kill(os.getpid(), signal.SIGTERM), epochs=2)
+        state = load_file(tmp_path / "parts" / "checkpoint.pt")
+        for values in state["optimizer"]["state"].values():
+            values.update({name: values[name].contiguous() for name in ("exp_avg", "exp_avg_sq")})
+        save_atomically(state, tmp_path / "parts" / "checkpoint.pt")
+        compare_with_uninterrupted(cohort, tmp_path, pretrain, epochs=2)
+
 
 def test_a_full_disk_is_named(tmp_path):
     """The error of a checkpoint says what is kept."""

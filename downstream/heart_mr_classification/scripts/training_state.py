@@ -25,7 +25,16 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedTrainer, Workflow
 from torch import nn
 
-from .checkpoints import CHECKPOINT, MODEL, keep_copy, kept_copies, load_file, load_weights, save_atomically
+from .checkpoints import (
+    CHECKPOINT,
+    MODEL,
+    keep_copy,
+    kept_copies,
+    load_file,
+    load_optimizer,
+    load_weights,
+    save_atomically,
+)
 from .distributed import any_rank, is_lost_process
 from .draws import DrawSampler
 from .errors import InputError, is_lost_worker, user_message
@@ -71,7 +80,7 @@ class TrainingState:
     ) -> None:
         self.folder, self.network, self.evaluator, self.resume = Path(folder), network, evaluator, resume
         self.model_folder, self.keep, self.interval = Path(model_folder or folder), keep, interval
-        self.stateful = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.metrics = list(metrics)
         self.metric_states: list[Mapping[str, Any]] = []
         self.interruptions = Interruptions()
@@ -100,14 +109,14 @@ class TrainingState:
         if not found:
             return
         state = self._read()
-        parts = {"network", "epoch", "best", "random_state", *self.stateful}
+        parts = {"network", "epoch", "best", "random_state", "optimizer", "lr_scheduler"}
         if not isinstance(state, dict) or not parts <= set(state):
             raise InputError(
                 f"{self.path} is not a checkpoint of this training: remove it, or pass another --output_dir"
             )
         load_weights(self.network, state["network"], self.path)
-        for name, item in self.stateful.items():
-            item.load_state_dict(state[name])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         self._follow_schedule()
         if state.get("scaler") and engine.scaler is not None:
             engine.scaler.load_state_dict(state["scaler"])
@@ -133,7 +142,7 @@ class TrainingState:
 
     def _follow_schedule(self) -> None:
         """A schedule by formula may have become longer since the checkpoint: take up its rate, not the stored one."""
-        schedule = self.stateful["lr_scheduler"]
+        schedule = self.lr_scheduler
         if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
             rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
             for group, (rate, factor) in zip(schedule.optimizer.param_groups, rates, strict=True):
@@ -212,7 +221,8 @@ class TrainingState:
         best, scaler = self.evaluator.state, getattr(engine, "scaler", None)
         content = {
             "network": self.network.state_dict(),
-            **{name: item.state_dict() for name, item in self.stateful.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
             "epoch": engine.state.epoch - (1 if step else 0),
             "step": step,

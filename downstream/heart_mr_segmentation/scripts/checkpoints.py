@@ -153,6 +153,22 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
     module.load_state_dict(weights)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """
+    Load an optimiser's state, moments in the memory layout of their weights: PyTorch's fused Adam goes through both in
+    the order of memory, and would mix up those that a run of another ``memory_format`` has left.
+
+    Args:
+        optimizer: to be filled.
+        state: state dictionary.
+    """
+    optimizer.load_state_dict(state)
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
 class ModelLoader:
     """
     Fills a network with the weights of a ``model.pt``, exactly or not at all.
