@@ -63,6 +63,12 @@ def find_cohorts(
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
             raise InputError(f"dataset_dir names {folders[number]} twice")
+    missing = next((folder for folder in folders if not Path(folder).is_dir()), None)
+    if len(folders) > 1 and missing:
+        raise InputError(
+            f"dataset_dir {missing}, one of {len(folders)}, does not exist or is not a folder: pass --dataset_dir with a "
+            "list of folders, or --data_dir <folder that holds them> where the configuration has one"
+        )
     keys, zooms = _for_each("subject_key", subject_key, folders), _for_each("zoom", zoom, folders)
     for factor in zooms:
         check_numbers({"zoom": factor}, lowest=0.01)

@@ -57,7 +57,7 @@ class TestFindCohorts:
         ("arguments", "message"),
         [
             ({"dataset_dir": []}, "dataset_dir is an empty list"),
-            ({"dataset_dir": [7, None]}, "dataset_dir 7 does not exist"),
+            ({"dataset_dir": [7, None]}, "dataset_dir 7, one of 2, does not exist"),
             ({"zoom": [1, 2, 3]}, r"zoom has 3 values for the 2 folder\(s\)"),
             ({"subject_key": ["site"]}, r"subject_key has 1 values for the 2 folder\(s\)"),
             ({"zoom": 0}, "zoom must be a number of 0.01 or more, not 0"),
@@ -73,7 +73,7 @@ class TestFindCohorts:
             find_cohorts([two[0], two[0] + "/"])
 
     def test_a_missing_folder_is_named(self, two):
-        with pytest.raises(InputError, match="nowhere does not exist"):
+        with pytest.raises(InputError, match="nowhere, one of 2, does not exist.*--data_dir"):
             find_cohorts([two[0], "nowhere"])
 
 
