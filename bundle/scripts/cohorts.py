@@ -66,8 +66,8 @@ def find_cohorts(
     missing = next((folder for folder in folders if not Path(folder).is_dir()), None)
     if len(folders) > 1 and missing:
         raise InputError(
-            f"dataset_dir {missing}, one of {len(folders)}, does not exist or is not a folder: pass --dataset_dir with a "
-            "list of folders, or --data_dir <folder that holds them> where the configuration has one"
+            f"dataset_dir {missing}, one of {len(folders)}, does not exist or is not a folder: pass --dataset_dir with "
+            "a list of folders, or --data_dir <folder that holds them> where the configuration has one"
         )
     keys, zooms = _for_each("subject_key", subject_key, folders), _for_each("zoom", zoom, folders)
     for factor in zooms:

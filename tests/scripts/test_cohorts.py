@@ -73,7 +73,7 @@ class TestFindCohorts:
             find_cohorts([two[0], two[0] + "/"])
 
     def test_a_missing_folder_is_named(self, two):
-        with pytest.raises(InputError, match="nowhere, one of 2, does not exist.*--data_dir"):
+        with pytest.raises(InputError, match=r"nowhere, one of 2, does not exist.*--data_dir"):
             find_cohorts([two[0], "nowhere"])
 
 
