@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """
 The published training step, stated in the straightforward way: what this bundle's step is compared with.
@@ -27,10 +18,9 @@ import numpy as np
 import torch
 from monai.networks.nets.basic_unet import UpCat
 from scipy.ndimage import gaussian_filter
-from scripts.blocks import SmallVolumeConv3d, UpJoin
-from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
 from scripts.losses import SmoothnessLoss
-from scripts.networks import GVSL
+from scripts.networks import GVSL, SmallVolumeConv3d, UpJoin
+from scripts.spatial import affine_about_centre, affine_displacement, linear_matrix, warp
 from torch import nn
 from torch.nn import functional
 

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """
 What the deformable heads cost next to the backbone: ``python benchmarks/head_cost.py [--size D H W]``.
@@ -27,10 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.backbone import UNetBackbone
-from scripts.correlation import CorrelationHead
-from scripts.heads import DeformableHead
-from scripts.sampling import grid_sample
+from scripts.networks import CorrelationHead, DeformableHead, UNetBackbone
+from scripts.spatial import grid_sample
 from torch.nn import functional
 
 

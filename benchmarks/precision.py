@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """
 What ``--bfloat16 True`` gains and costs: ``python benchmarks/precision.py OUT [--size D H W] [--features ...]``.
@@ -31,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from benchmark import phantoms, table
 from benchmark_cases import Training, interleaved, peak_memory
-from scripts.precision import BFloat16Inferer
+from scripts.training import BFloat16Inferer
 
 COLUMNS = {"cosine": "cosine", "norm": "norm / float32's", "pairs": "cosine of two pairs, float32"}
 

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Write a trained backbone for use elsewhere: ``python tools/export_backbone.py IN OUT [--format monai]``.
 
@@ -36,10 +27,10 @@ from command import Parser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.backbone import UNetBackbone
-from scripts.blocks import group_norm
-from scripts.checkpoints import load_file, load_weights, save_atomically
 from scripts.errors import InputError
+from scripts.files import load_file, save_atomically
+from scripts.networks import UNetBackbone, group_norm
+from scripts.training import load_weights
 
 MONAI_LEVELS = 5
 

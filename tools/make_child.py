@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Make a child bundle from the description of a labelled data set: ``python tools/make_child.py DATASET NAME``."""
 
 from __future__ import annotations
@@ -24,7 +15,7 @@ from typing import Any
 
 from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
-from child.modules import SCRIPTS, needed_modules
+from child.modules import write_scripts
 from child.weights import write_start
 from command import Parser
 
@@ -119,7 +110,7 @@ def as_text(content: Mapping[str, Any]) -> str:
     return flat + "\n"
 
 
-def make_child(choices: Choices, folder: Path, start: Path | None = None) -> None:
+def make_child(choices: Choices, folder: Path, start: Path | None = None, whole: bool = True) -> None:
     """
     Write a bundle that runs with MONAI alone. The same choices give the same bytes; weights that are there stay.
 
@@ -127,18 +118,18 @@ def make_child(choices: Choices, folder: Path, start: Path | None = None) -> Non
         choices: name, settings and description.
         folder: of the bundle.
         start: pre-trained weights to begin ``models/model.pt`` with.
+        whole: with a copy of the code, so that the folder works anywhere; else it works in the clone alone.
     """
     path = CHILD / "cards" / f"{choices.name}.json"
     card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     texts = configurations(choices, card)
-    for part in ("configs", "scripts", "docs"):
+    for part in ("configs", "docs"):
         shutil.rmtree(folder / part, ignore_errors=True)
         (folder / part).mkdir(parents=True)
     (folder / "models").mkdir(exist_ok=True)
     shutil.copyfile(BUNDLE / "LICENSE", folder / "LICENSE")
     shutil.copyfile(BUNDLE / "configs" / "logging.conf", folder / "configs" / "logging.conf")
-    for module in needed_modules(texts.values()):
-        shutil.copyfile(SCRIPTS / f"{module}.py", folder / "scripts" / f"{module}.py")
+    write_scripts(folder, whole)
     for name, text in texts.items():
         (folder / "configs" / name).write_text(text, encoding="utf-8")
     (folder / "docs" / "README.md").write_text(readme(choices, card), encoding="utf-8")
@@ -155,7 +146,7 @@ def _make(args: argparse.Namespace) -> None:
         given["table"] = {"file": args.table, "id": args.id, "target": args.target}
     choices = choose(args.dataset, args.name, given)
     folder = args.out / args.name
-    make_child(choices, folder, args.start)
+    make_child(choices, folder, args.start, args.whole)
     for key, value in choices.settings.items():
         shown = [entry["name"] for entry in value] if key == "classes" else value
         print(f"{key:20}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
@@ -174,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    args.whole = args.all is None
     jobs = [args]
     if args.all is not None:
         committed = json.loads((CHILD / "committed.json").read_text(encoding="utf-8"))
@@ -182,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             [str(where[name] / made["dataset"]), name, "--out", str(args.out), "--force", *made["arguments"]]
             for name, made in committed.items()
         ]
-        jobs = [parser.parse_args(line) for line in lines]
+        jobs = [parser.parse_args(line, argparse.Namespace(whole=False)) for line in lines]
     elif args.dataset is None or args.name is None:
         parser.error("DATASET and NAME are needed (or --all)")
     for job in jobs:

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Prepared scans of a set and the network of an arm, from the bundle's own configuration."""
 
@@ -22,11 +13,11 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
-from scripts.checkpoints import ModelLoader
 from scripts.data import cached_dataset
-from scripts.geometry import voxel_grid
+from scripts.evaluation import described_structures, number_structures
 from scripts.networks import GVSL
-from scripts.structures import described_structures, number_structures
+from scripts.spatial import voxel_grid
+from scripts.training import ModelLoader
 from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -131,7 +122,7 @@ def make_network(plan: Mapping[str, Any], data: str, arm: str, seed: str, weight
 
 
 def local_reader(backbone: nn.Module) -> Reader:
-    """The frozen local features f^l of :class:`~scripts.backbone.UNetBackbone`."""
+    """The frozen local features f^l of :class:`~scripts.networks.UNetBackbone`."""
 
     def read(image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Fine-tuning with few labelled subjects."""
 
@@ -21,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from monai.losses import DiceCELoss
-from scripts.backbone import UNetBackbone
-from scripts.metrics import label_dice
-from scripts.transfer import SegmentationNetwork, last_levels
+from scripts.evaluation import label_dice
+from scripts.finetuning import SegmentationNetwork, last_levels
+from scripts.networks import UNetBackbone
 
 from .cohorts import Cohort, local_reader
 from .probes import fit_probe

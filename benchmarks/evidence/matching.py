@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """What the matching heads find: labels carried over, and a known rotation."""
 
@@ -15,10 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scripts.fields import inside_volume
-from scripts.geometry import affine_about_centre, affine_displacement, linear_matrix, warp
-from scripts.metrics import folded_percentage, label_dice
+from scripts.evaluation import folded_percentage, label_dice
 from scripts.networks import GVSL
+from scripts.spatial import affine_about_centre, affine_displacement, inside_volume, linear_matrix, warp
 
 from .cohorts import Cohort
 from .results import Value

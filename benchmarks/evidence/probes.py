@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """What frozen features know: a linear probe of the anatomy, one of the whole scan, clusters."""
 
@@ -21,11 +12,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from monai.losses import DiceCELoss
-from scripts.backbone import UNetBackbone
-from scripts.clustering import clustering_measures, sample_features
-from scripts.metrics import label_dice
-from scripts.networks import GVSL
-from scripts.redundancy import redundancy
+from scripts.evaluation import clustering_measures, label_dice, sample_features
+from scripts.losses import redundancy
+from scripts.networks import GVSL, UNetBackbone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -122,7 +111,7 @@ def clustering(reader: Reader, cohort: Cohort, seed: int, per_structure: int, ne
 def channels(network: GVSL, cohort: Cohort) -> list[Value]:
     """
     How much the channels of the local features, of the global ones, and of all levels' on the average repeat each other
-    on each held-back scan, see :func:`scripts.redundancy.redundancy`.
+    on each held-back scan, see :func:`scripts.losses.redundancy`.
     """
     values, backbone = [], cast("UNetBackbone", network.backbone)
     for scan in cohort.testing:

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """The benchmark on tiny networks and volumes, where numbers mean nothing: what it compares, and what it writes."""
 
@@ -22,8 +13,8 @@ import torch
 from benchmark_cases import PAPER_HEADS, Training, measure, operations, peak_memory
 from benchmark_restatement import dense_ncc, plain_copy, published_copy
 from benchmark_runs import watch
-from scripts.blocks import SmallVolumeConv3d
 from scripts.losses import LocalNCCLoss
+from scripts.networks import SmallVolumeConv3d
 
 TINY = {"features": [4, 8], "spatial_size": [16] * 3, "pixdim": [15.0] * 3}
 

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """The measures of the comparison, on what is known."""
 
@@ -22,8 +13,8 @@ from evidence.cohorts import Cohort, coordinates_reader, local_reader
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
 from evidence.probes import channels, classification, clustering, fit_probe, linear_probe, subject_leakage
-from scripts.backbone import UNetBackbone
-from scripts.geometry import warp
+from scripts.networks import UNetBackbone
+from scripts.spatial import warp
 
 SIZE = (12, 10, 8)
 

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Mistakes of the user end in one line that names the culprit and the remedy, and nothing is lost."""
 
@@ -74,7 +65,7 @@ class TestCommand:
 
     def test_unknown_network_option(self, cohort, tmp_path, run_bundle):
         done = run_bundle(dataset_dir=cohort, output_dir=tmp_path, **{"network_def#backbone#depth": 5})
-        assert "scripts.backbone.UNetBackbone has no option 'depth': correct the name" in last_line(done)
+        assert "scripts.networks.UNetBackbone has no option 'depth': correct the name" in last_line(done)
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """A child bundle made from a data set, moved elsewhere, and run as a user would: train, evaluate, infer."""
 
 from __future__ import annotations
@@ -24,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for, size_for
-from child.modules import SCRIPTS, needed_modules
+from child.modules import SCRIPTS
 from jsonschema import validate
 from monai.bundle import ConfigParser
-from scripts.backbone import UNetBackbone
-from scripts.checkpoints import load_file
+from scripts.files import load_file
+from scripts.networks import UNetBackbone
 from support import run_bundle, tracked_runs
 from zoo.files import SCHEMA
 
@@ -229,11 +220,8 @@ def test_a_bundle_is_not_overwritten_unasked(bundle, dataset):
 
 
 @pytest.mark.parametrize("folder", sorted(DOWNSTREAM.glob("*/")), ids=lambda folder: folder.name)
-def test_committed_children_hold_the_shared_code(folder):
-    modules = needed_modules(path.read_text(encoding="utf-8") for path in (folder / "configs").glob("*.json"))
-    assert {path.stem for path in (folder / "scripts").glob("*.py")} == set(modules)
-    for module in modules:
-        assert (folder / "scripts" / f"{module}.py").read_bytes() == (SCRIPTS / f"{module}.py").read_bytes(), module
+def test_committed_children_borrow_the_shared_code(folder):
+    assert [path.name for path in (folder / "scripts").rglob("*.py")] == ["__init__.py"]
 
 
 COMMITTED = json.loads((make_child.CHILD / "committed.json").read_text())
@@ -246,7 +234,13 @@ def test_committed_children_are_what_the_tool_makes(name, tmp_path, request):
     arguments = [*COMMITTED[name]["arguments"], "--out", str(tmp_path)]
     assert make_child.main([str(folder / COMMITTED[name]["dataset"]), name, *arguments]) == 0
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    folders = [DOWNSTREAM / name / part for part in ("configs", "docs", "scripts")]
+    code = {path: content for path, content in made.items() if path.parts[1] == "scripts"}
+    shared = {path.relative_to(SCRIPTS): path for path in SCRIPTS.rglob("*") if "__pycache__" not in path.parts}
+    assert {Path(*path.parts[2:]): content for path, content in code.items()} == {
+        name: path.read_bytes() for name, path in shared.items() if path.is_file()
+    }
+    made = {path: content for path, content in made.items() if path not in code}
+    folders = [DOWNSTREAM / name / part for part in ("configs", "docs")]
     committed = [path for part in folders for path in part.rglob("*") if "__pycache__" not in path.parts]
     committed = [*(path for path in committed if path.is_file()), DOWNSTREAM / name / "LICENSE"]
     assert set(made) == {path.relative_to(DOWNSTREAM) for path in committed}

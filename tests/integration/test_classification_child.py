@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """A child bundle that tells classes of patients apart, run as a user would: train, evaluate, infer."""
 
@@ -22,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
-from scripts.backbone import UNetBackbone
-from scripts.checkpoints import load_file
 from scripts.errors import user_message
+from scripts.files import load_file
+from scripts.networks import UNetBackbone
 from support import run_bundle, tracked_runs, write_nifti
 
 NAME = "blob_mr_classification"

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Several processes on the CPU: they train what one process trains, and end well when one is lost."""
 
@@ -24,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from scripts.checkpoints import load_file
 from scripts.errors import user_message
+from scripts.files import load_file
 from support import TORCHRUN
 
 SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1, "symmetric": True}
@@ -157,7 +148,7 @@ SLOW_THREADS = """
 import os, sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from scripts.distributed import start, stop
+from scripts.training import start, stop
 
 start()
 network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """The configurations that use a model: inference, label propagation, features, correspondence, evaluation."""
 
@@ -23,13 +14,11 @@ import pytest
 import torch
 from make_phantoms import main as make_phantoms
 from monai.bundle import ConfigWorkflow
-from scripts.backbone import UNetBackbone
 from scripts.errors import InputError, user_message
-from scripts.heads import AffineHead, DeformableHead, RestorationHead
-from scripts.networks import GVSL
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
-ZOOM = "scripts.cohorts.Zoomd"
+ZOOM = "scripts.transforms.Zoomd"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
 SETTINGS["matching_head"] = "convolution"
 HEART = (205, 420, 500, 550, 600, 820, 850)
@@ -257,7 +246,7 @@ def test_training_starts_from_weights(phantoms, model, tmp_path, monkeypatch):
 
 def test_scans_that_do_not_meet_are_refused():
     from monai.data import MetaTensor
-    from scripts.writing import world_match
+    from scripts.matching import world_match
 
     names = [MetaTensor(torch.rand(1, 1, 4, 4, 4), meta={"filename_or_obj": [name]}) for name in ("a", "b")]
     far = {"displacement": torch.full((1, 3, 4, 4, 4), 99.0)}
@@ -280,7 +269,7 @@ def test_configurations_agree():
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
     assert network == inference["network_def"] == evaluate["network_def"]
     found = {key: value for key, value in train["scans"].items() if key != "zoom"}
-    assert found | {"_target_": "scripts.scans.find_scans"} == evaluate["scans"]
+    assert found | {"_target_": "scripts.data.find_scans"} == evaluate["scans"]
     for name in ("split", "corruption", "seed", "validation_fraction", "subject_key"):
         assert train[name] == evaluate[name], name
     prepared = [step for step in train["train"]["preprocessing_transforms"] if step["_target_"] != ZOOM]

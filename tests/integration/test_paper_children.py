@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """The children for the paper's data sets, on look-alikes of these: prepare, train, evaluate, infer, as a user would."""
 
 from __future__ import annotations
@@ -21,8 +12,9 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from child.modules import write_scripts
 from lookalikes import BRAIN_CODES, HEART_CODES, write_brain, write_coronary, write_covid, write_heart
-from scripts.splits import split_cases
+from scripts.data import split_cases
 from support import run_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -45,6 +37,7 @@ def child(tmp_path):
             self.folder = tmp_path / name
             ignored = shutil.ignore_patterns("model.pt", "__pycache__", "runs")
             shutil.copytree(REPOSITORY / "downstream" / name, self.folder, ignore=ignored)
+            write_scripts(self.folder, whole=True)
 
         def run(self, config, **settings):
             return run_bundle(self.folder, config, **settings)

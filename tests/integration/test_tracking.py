@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """``--tracking mlflow``: what MLflow is told of a training, where, and how often."""
 
@@ -80,5 +71,5 @@ def test_two_processes_are_one_run(cohort, tmp_path, elsewhere, repository):
 
 def test_without_mlflow(cohort, tmp_path, refusal, monkeypatch):
     """The remedy is named before anything is read or written."""
-    monkeypatch.setattr("scripts.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("scripts.training.tracking.find_spec", lambda name: None)
     assert "pip install mlflow" in refusal(tmp_path / "no scans", tmp_path / "out", tracking="mlflow")

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """The packages of the model zoo, served, downloaded and used by MONAI's own clients, away from this repository."""
 
 from __future__ import annotations
@@ -36,7 +27,7 @@ import pytest
 import torch
 import zoo_checks
 from monai.bundle import ConfigParser, verify_metadata
-from scripts.checkpoints import save_atomically
+from scripts.files import save_atomically
 from support import write_nifti
 from zoo.files import REPOSITORY, SCHEMA
 
@@ -62,7 +53,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = tmp_path_factory.mktemp("source") / name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("runs", "__pycache__"))
         if not (copy / "models" / "model.pt").exists():
-            with zoo_checks.standing_in(copy):
+            with zoo_checks.standing_in(folder):
                 network = zoo_checks.config("inference").get_parsed_content("network_def")
             (copy / "models").mkdir(exist_ok=True)
             save_atomically(network.state_dict(), copy / "models" / "model.pt")
@@ -137,7 +128,7 @@ def test_every_import_is_of_a_listed_package(name: str, downloaded: dict[str, Pa
     metadata = json.loads((downloaded[name] / "configs" / "metadata.json").read_text())
     listed = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
     providers = packages_distributions()
-    for path in (downloaded[name] / "scripts").glob("*.py"):
+    for path in (downloaded[name] / "scripts").rglob("*.py"):
         imports = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
         ]

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """A mistake of the user ends in one line, a mistake of the program in its traceback."""
 
@@ -34,15 +25,15 @@ def instantiate(config: dict) -> Exception:
 
 
 def test_message_is_found_under_what_monai_wraps_around_it():
-    error = instantiate({"part": {"_target_": "scripts.backbone.UNetBackbone", "features": [8]}})
+    error = instantiate({"part": {"_target_": "scripts.networks.UNetBackbone", "features": [8]}})
     assert not isinstance(error, InputError)
     assert (user_message(error) or "").startswith("features needs two or more levels")
 
 
 def test_unknown_option_names_component_and_option():
-    error = instantiate({"part": {"_target_": "scripts.backbone.UNetBackbone", "depth": 5}})
+    error = instantiate({"part": {"_target_": "scripts.networks.UNetBackbone", "depth": 5}})
     assert user_message(error) == (
-        "scripts.backbone.UNetBackbone has no option 'depth': correct the name in the config or on the command line"
+        "scripts.networks.UNetBackbone has no option 'depth': correct the name in the config or on the command line"
     )
 
 

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """The versions that a bundle supports."""
 
@@ -19,9 +10,7 @@ from pathlib import Path
 import monai
 import pytest
 import torch
-from scripts import versions
-from scripts.errors import InputError
-from scripts.versions import check_versions, refuse_unsupported
+from scripts.errors import InputError, check_versions, refuse_unsupported
 
 RANGES = {"supported_versions": {"monai": ">=1.6.1,<1.7", "torch": ">=2.8"}}
 
@@ -58,17 +47,17 @@ def test_others_are_refused(package: object, version: str, message: str, monkeyp
     assert message in str(caught.value)
 
 
-def test_ranges_are_read_from_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_versions()
-    path = tmp_path / "metadata.json"
-    monkeypatch.setattr(versions, "METADATA", path)
+def test_ranges_are_read_from_the_bundle(tmp_path: Path) -> None:
+    check_versions(str(Path(__file__).parents[2] / "bundle"))
+    path = tmp_path / "configs" / "metadata.json"
+    path.parent.mkdir()
     with pytest.raises(InputError, match="cannot be read"):
-        check_versions()
+        check_versions(str(tmp_path))
     path.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        check_versions()
+        check_versions(str(tmp_path))
     path.write_text(json.dumps({"supported_versions": {"torch": "<1"}}))
     with pytest.raises(InputError, match="pip install 'torch<1'"):
-        check_versions()
+        check_versions(str(tmp_path))
     path.write_text("{}")
-    check_versions()
+    check_versions(str(tmp_path))

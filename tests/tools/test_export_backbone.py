@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Tests of the export of a backbone: its names, equal features in MONAI's network, and its refusals."""
 
@@ -23,10 +14,7 @@ import export_backbone
 import pytest
 import torch
 from monai.networks.nets import BasicUNet
-from scripts.backbone import UNetBackbone
-from scripts.blocks import group_norm
-from scripts.heads import DeformableHead, RestorationHead
-from scripts.networks import GVSL
+from scripts.networks import GVSL, DeformableHead, RestorationHead, UNetBackbone, group_norm
 from torch import nn
 
 UNEQUAL = (8, 16, 24, 32, 40)

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Tests of the import of the first authors' weights: equal numbers at every level, and its refusals."""
 
@@ -23,10 +14,9 @@ import import_official_weights
 import pytest
 import torch
 from import_official_weights import UNET
-from scripts.backbone import UNetBackbone
-from scripts.checkpoints import load_weights
-from scripts.heads import RestorationHead
-from scripts.transfer import backbone_weights
+from scripts.finetuning import backbone_weights
+from scripts.networks import RestorationHead, UNetBackbone
+from scripts.training import load_weights
 from torch.nn import functional
 
 WIDTHS = (8, 16, 24, 32, 40)

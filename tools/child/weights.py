@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Weights that a child bundle begins with: a pre-trained backbone under an untrained last layer."""
 
 from __future__ import annotations
@@ -16,9 +7,10 @@ from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
-from scripts.checkpoints import load_file, load_weights, save_atomically
 from scripts.errors import InputError
-from scripts.transfer import backbone_weights
+from scripts.files import load_file, save_atomically
+from scripts.finetuning import backbone_weights
+from scripts.training import load_weights
 
 
 def write_start(folder: Path, model: Path, seed: int = 0) -> None:

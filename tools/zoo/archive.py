@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Zips of bundles: written the same way every time, and looked at before anybody unpacks them."""
 
 from __future__ import annotations
@@ -22,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from child.modules import BORROWED, SCRIPTS
 from scripts.errors import InputError
 
 from .files import check_files
@@ -49,6 +41,13 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     """
     if not (folder / "configs").is_dir():
         raise InputError(f"{folder} is no bundle: it has no folder configs")
+    files = _read(folder)
+    if files.get("scripts/__init__.py") == BORROWED.read_bytes():
+        files |= {name: content for name, content in _read(SCRIPTS.parent).items() if name.startswith("scripts/")}
+    return files
+
+
+def _read(folder: Path) -> dict[str, bytes]:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -1,13 +1,4 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """What a model zoo asks of a bundle's files, whether they lie in a folder or in a zip."""
 
 from __future__ import annotations
@@ -21,8 +12,7 @@ from typing import Any
 
 import torch
 from jsonschema import Draft201909Validator
-from scripts.errors import InputError
-from scripts.versions import refuse_unsupported
+from scripts.errors import InputError, refuse_unsupported
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = Path(__file__).parent / "schema" / "meta_schema_20240725.json"

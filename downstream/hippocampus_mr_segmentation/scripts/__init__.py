@@ -1,16 +1,13 @@
-# Copyright (c) GVSL bundle contributors
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
+"""The parent bundle's components: found beside this child in the clone, put into its zip."""
 
-"""Components of the GVSL bundle, each usable alone by its ``_target_``."""
+from pathlib import Path
 
-from .reading import set_up_readers
+_SHARED = Path(__file__).resolve().parents[3] / "bundle" / "scripts"
+if not _SHARED.is_dir():
+    raise ImportError(f"{Path(__file__).parents[1]} lacks its code: take dist/{Path(__file__).parents[1].name}.zip")
+__path__.append(str(_SHARED))
 
-set_up_readers()  # before any component makes a reader of scans
+from .data.reading import set_up_readers  # noqa: E402
+
+set_up_readers()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random pairs of different subjects, reproducible from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from .cache import cached_dataset, prepared
+from .cohorts import by_cohort
+
+
+class PairDataset(Dataset):
+    """
+    Pairs of scans of two different subjects of the same cohort; every cohort is drawn equally often. Draw number ``n``
+    depends on ``(seed, n)`` alone: any number of workers, any rank and any restart gives the same pairs with the same
+    augmentation.
+
+    Args:
+        data: scans: dictionaries with ``image``, ``subject`` and possibly ``label`` and ``cohort``.
+        transform: deterministic preparation of ONE scan, done once and kept (see :func:`~scripts.data.cached_dataset`);
+            None where the data are ready tensors.
+        augmentation: applied to the pair; whatever is random in it is seeded by the draw.
+        length: draws of one epoch.
+        seed: seed of the draws.
+        cache_dir: folder of a disk cache; None keeps prepared scans in memory.
+        cache_rate: share of the scans kept in memory.
+
+    Raises:
+        InputError: with fewer than two subjects in a cohort.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable | None = None,
+        augmentation: Callable | None = None,
+        length: int = 100,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        cache_rate: float = 1.0,
+    ) -> None:
+        codes = {subject: code for code, subject in enumerate(dict.fromkeys(scan["subject"] for scan in data))}
+        self.subjects = np.array([codes[scan["subject"]] for scan in data])
+        self.cohorts = [np.array(members) for members in by_cohort(data).values()] or [np.array([], dtype=int)]
+        for members in self.cohorts:
+            count = len(np.unique(self.subjects[members]))
+            if count < 2:
+                where = f" in {data[members[0]]['cohort']}" if len(self.cohorts) > 1 else ""
+                raise InputError(f"matching needs scans of two or more subjects, there are {count}{where}")
+        if length < 1:
+            raise InputError(f"a data set of pairs needs a length of 1 or more, not {length}")
+        self.names = [str(scan["image"]) if isinstance(scan["image"], str) else str(i) for i, scan in enumerate(data)]
+        self.scans = data if transform is None else cached_dataset(data, transform, cache_dir, cache_rate)
+        self.augmentation, self.length, self.seed = augmentation, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def indices(self, draw: int) -> tuple[int, int, int]:
+        """Fixed scan, moving scan (of another subject) and the augmentation's seed of draw number ``draw``."""
+        rng = np.random.default_rng([self.seed, draw])
+        members = self.cohorts[0] if len(self.cohorts) == 1 else self.cohorts[int(rng.integers(len(self.cohorts)))]
+        fixed = int(members[rng.integers(len(members))])
+        others = members[self.subjects[members] != self.subjects[fixed]]
+        return fixed, int(rng.choice(others)), int(rng.integers(2**31))
+
+    def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            draw: number of the draw; it may exceed the length (see :class:`~scripts.data.DrawSampler`).
+
+        Returns:
+            ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, the paths ``image_name`` and ``moving_name``, and
+            where both scans have labels ``image_label`` and ``moving_label``, after the augmentation.
+        """
+        fixed_index, moving_index, seed = self.indices(draw)
+        fixed, moving = (prepared(self.scans, index) for index in (fixed_index, moving_index))
+        names = {"image_name": self.names[fixed_index], "moving_name": self.names[moving_index]}
+        pair = {"image": fixed["image"], "moving": moving["image"], **names}
+        if "label" in fixed and "label" in moving:
+            pair |= {"image_label": fixed["label"], "moving_label": moving["label"]}
+        if self.augmentation is None:
+            return pair
+        if isinstance(self.augmentation, Randomizable):
+            self.augmentation.set_random_state(seed=seed)
+        return self.augmentation(pair)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One self-contained HTML page about an evaluation: opens offline, readable on a phone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.engines import Workflow
+
+from ...networks.gvsl import GVSL
+from ...plots import curves_figure
+from ..clustering import embedding
+from ..evaluation import Evaluation
+from .html import figure_tag, image_tag, table
+from .pictures import coloured_subjects, pair_section
+from .planes import embedding_figure
+from .tables import headline, measure_rows, named_pairs, pair_rows, provenance, ranking, read_history, short_names
+
+CURVES = (
+    ("matching", "smoothness", "restoration", "similarity"),
+    ("ncc_before", "ncc_after"),
+    ("dice_before", "dice_after"),
+    ("folded_percentage",),
+)
+
+MOST_POINTS = 2000  # of the embedding: t-SNE takes minutes with more
+
+
+class Report:
+    """
+    Handler that writes ``report.html``, and ``embedding.png`` where there are labels, when an evaluation ends.
+
+    Args:
+        evaluation: the handler that collects the measures; registered before this one.
+        network: gives the features that are coloured.
+        output_dir: where to.
+        model: weights, in the folder of the training run; None for an untrained network.
+        settings: values of the configuration to be listed; ``pixdim`` gives the pictures' proportions.
+        title: of the page.
+        subjects: how many are coloured side by side.
+    """
+
+    template = Path(__file__).with_name("report_template.html")
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        network: GVSL,
+        output_dir: str,
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        title: str = "GVSL evaluation",
+        subjects: int = 4,
+    ) -> None:
+        self.evaluation, self.network, self.folder, self.model = evaluation, network, Path(output_dir), model
+        self.settings, self.title, self.subjects = dict(settings or {}), title, subjects
+        self.spacing = (list(self.settings.get("pixdim", [])) + [1.0, 1.0, 1.0])[:3]
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the evaluator, after the evaluation."""
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def completed(self, engine: Workflow) -> None:
+        """Write the page."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "report.html"
+        path.write_text(self.page(engine.state.device), encoding="utf-8")
+        print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
+
+    def page(self, device: Any) -> str:
+        """The whole page, complete with its pictures."""
+        evaluation, structures = self.evaluation, self.evaluation.summary["structures"]
+        pairs = named_pairs(evaluation.pairs)
+        per_structure = [[row["structure"], *map(row.get, Evaluation.structure_measures)] for row in structures]
+        columns = ["structure", "Dice before", "Dice after", "HD95 before, mm", "HD95 after, mm"]
+        run = provenance(self.model, self.settings, str(device))
+        sections = {
+            "title": escape(self.title),
+            "date": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+            "headline": headline(evaluation),
+            "measures": table(["measure", "before", "after"], measure_rows(evaluation), "Measures"),
+            "structures": f"<h3>By structure</h3>{table(columns, per_structure, 'Structures')}" if structures else "",
+            "all_pairs": table(*pair_rows(pairs), "All pairs"),
+            "ranked": "label overlap (Dice)" if "dice_after" in pairs[0] else "likeness (NCC)",
+            "orientation": self._orientation(),
+            "pairs": self._pairs(pairs),
+            "colours": self._colours(device),
+            "embedding": self._embedding(),
+            "curves": self._curves(),
+            "provenance": table(["setting", "value"], run, "What was run"),
+        }
+        return Template(self.template.read_text(encoding="utf-8")).substitute(sections)
+
+    def _orientation(self) -> str:
+        if self.settings.get("orientation", "RAS") != "RAS":
+            return "The axes are those of the configuration, not the radiological ones."
+        return "The patient's right is on the picture's left; in sagittal planes anterior is on the left."
+
+    def _pairs(self, pairs: Sequence[Mapping[str, Any]]) -> str:
+        chosen = ranking(pairs).items() if len(pairs) > 1 else [("The only", 0)]
+        return "".join(pair_section(n, pairs[i], self.evaluation.volumes[i], self.spacing) for n, i in chosen)
+
+    def _subject_images(self) -> dict[str, torch.Tensor]:
+        evaluation = self.evaluation
+        images: dict[str, torch.Tensor] = {}
+        if evaluation.scans is not None:
+            for index, subject in enumerate(evaluation.subjects):
+                if subject not in images and len(images) < self.subjects:
+                    images[subject] = torch.as_tensor(evaluation.scans[index]["image"])
+        else:
+            for row, volumes in zip(evaluation.pairs, evaluation.volumes, strict=True):
+                if row["fixed"] not in images and len(images) < self.subjects:
+                    images[row["fixed"]] = torch.from_numpy(volumes["fixed"])[None]
+        names = short_names(images)
+        return {names[name]: image for name, image in images.items()}
+
+    def _colours(self, device: Any) -> str:
+        images = self._subject_images()
+        pictures = coloured_subjects(self.network, images, self.spacing, device)
+        text = f"from left to right: {', '.join(images)}"
+        return "".join(figure_tag({"": picture}, name.capitalize(), text) for name, picture in pictures.items())
+
+    def _embedding(self) -> str:
+        evaluation = self.evaluation
+        total = sum(map(len, evaluation.feature_codes))
+        if total < 10:
+            return "<p>Not drawn: the embedding needs scans with labels.</p>"
+        step = math.ceil(total / MOST_POINTS)
+        points = embedding([part[::step] for part in evaluation.features], evaluation.seed)
+        codes = np.concatenate([part[::step] for part in evaluation.feature_codes])
+        figure = embedding_figure(points, codes, dict(zip(evaluation.codes, evaluation.names, strict=True)))
+        figure.savefig(self.folder / "embedding.png", dpi=150)
+        return figure_tag({"": figure}, "Embedding", f"t-SNE of {len(points)} local features, coloured by structure")
+
+    def _curves(self) -> str:
+        history = read_history(self.model)
+        figures = []
+        for names in CURVES:
+            rows = [{k: row[k] for k in ("epoch", *names) if k in row} for row in history]
+            if any(len(row) > 1 for row in rows):
+                text = f"Curves over the epochs: {', '.join(names)}".replace("_", " ")
+                figures.append(image_tag(curves_figure(rows), text))
+        return "".join(figures) or "<p>None: there is no history.csv beside the model.</p>"

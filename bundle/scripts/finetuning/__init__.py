@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks, cases and scores of the child bundles."""
+
+from .classification_cases import as_value, classified_cases, numbers_of_values, read_table, sampling_weights
+from .classification_scores import (
+    ClassificationScores,
+    MeanAUC,
+    Predictions,
+    by_subject,
+    class_aucs,
+    confusion_figure,
+    mean_auc,
+    planes_figure,
+    scores,
+    write_rows,
+)
+from .networks import (
+    ClassificationNetwork,
+    SegmentationNetwork,
+    TaskNetwork,
+    backbone_weights,
+    last_levels,
+    load_pretrained,
+    parameter_groups,
+)
+from .segmentation_cases import images_to_predict, labelled_cases
+from .segmentation_scores import SegmentationScores, case_scores, overlay_figure
+
+__all__ = [
+    "ClassificationNetwork",
+    "ClassificationScores",
+    "MeanAUC",
+    "Predictions",
+    "SegmentationNetwork",
+    "SegmentationScores",
+    "TaskNetwork",
+    "as_value",
+    "backbone_weights",
+    "by_subject",
+    "case_scores",
+    "class_aucs",
+    "classified_cases",
+    "confusion_figure",
+    "images_to_predict",
+    "labelled_cases",
+    "last_levels",
+    "load_pretrained",
+    "mean_auc",
+    "numbers_of_values",
+    "overlay_figure",
+    "parameter_groups",
+    "planes_figure",
+    "read_table",
+    "sampling_weights",
+    "scores",
+    "write_rows",
+]

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From pre-training to a task: a backbone with one layer on it, and weights that are loaded completely or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from monai.networks.layers import Conv
+from torch import nn
+
+from ..errors import InputError
+from ..files import load_file
+from ..networks.backbone import UNetBackbone
+from ..training.checkpoints import load_weights
+
+MODES = ("finetune", "linear", "scratch")
+
+
+class TaskNetwork(nn.Module):
+    """
+    A backbone and one layer on its features.
+
+    Args:
+        backbone: image to (f^g, f^l).
+        head: the layer.
+        linear: train the layer alone, on frozen features.
+    """
+
+    def __init__(self, backbone: UNetBackbone, head: nn.Module, linear: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.linear = backbone, head, linear
+        backbone.requires_grad_(not linear)
+
+
+class SegmentationNetwork(TaskNetwork):
+    """
+    A backbone and one 1x1x1 convolution on its local features f^l (paper, section 4.1).
+
+    Args:
+        backbone: image to (f^g, f^l).
+        num_classes: structures and background.
+        linear: train the convolution alone, on frozen features.
+    """
+
+    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
+        if num_classes < 2:
+            raise InputError(f"a segmentation needs background and at least one structure, not {num_classes} classes")
+        head = Conv[Conv.CONV, backbone.spatial_dims](backbone.features[0], num_classes, kernel_size=1)
+        super().__init__(backbone, head, linear)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            logits ``(B, num_classes, D, H, W)``.
+        """
+        return self.head(self.backbone(image)[1])
+
+
+def parameter_groups(network: TaskNetwork, head_learning_rate: float) -> list[dict]:
+    """
+    What is trained, for an optimiser: the backbone at the optimiser's own rate, the new layer at a higher one.
+
+    The new layer starts from nothing while the backbone needs small steps; at the backbone's rate most of a short
+    training goes into that layer.
+
+    Args:
+        network: backbone and head.
+        head_learning_rate: of the head.
+
+    Returns:
+        groups of parameters, the backbone's first; none for a frozen one.
+    """
+    trained = [p for p in network.backbone.parameters() if p.requires_grad]
+    head = {"params": list(network.head.parameters()), "lr": head_learning_rate}
+    return [{"params": trained}, head] if trained else [head]
+
+
+def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The backbone's part of whatever holds one.
+
+    Args:
+        content: a state dictionary of a GVSL network, of a child's network or of a backbone alone, or a
+            ``checkpoint.pt``.
+        source: where it comes from, for the message.
+
+    Returns:
+        the backbone's state dictionary.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
+    weights = content["network"] if "optimizer" in content else content
+    inner = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
+    return inner or dict(weights)
+
+
+def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:
+    """
+    Begin as the mode says, and say with what.
+
+    Args:
+        network: whose backbone is filled.
+        mode: "finetune" or "linear" from pre-trained weights (random ones where there are none), "scratch".
+        path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
+        fresh_levels: levels of the decoder, from full size down, that stay random in mode "finetune": pre-training has
+            shaped them for its own heads, and they are slow to learn another task (Zhang et al., "Revisiting few-sample
+            BERT fine-tuning", ICLR 2021, did so for a language model). A child's own weights are taken whole.
+
+    Raises:
+        InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone,
+            or the decoder has fewer levels.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode is one of {', '.join(MODES)}, not '{mode}'")
+    if mode == "scratch" and path:
+        raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
+    levels = len(network.backbone.ups)
+    if fresh_levels not in range(levels + 1):
+        raise InputError(f"fresh_levels is 0 to {levels}, the levels of the decoder, not {fresh_levels}")
+    if not path:
+        print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
+        return
+    content = load_file(path)
+    weights = backbone_weights(content, path)
+    tuned = any(name.startswith("head.") for name in content.get("network", content))
+    random = {} if mode == "linear" or tuned else last_levels(network.backbone, fresh_levels)
+    load_weights(network.backbone, weights, path)
+    network.backbone.load_state_dict(random, strict=False)
+    numbers = sum(value.numel() for name, value in weights.items() if name not in random)
+    taken = f"{len(weights) - len(random)} of {len(weights)} tensors ({numbers:,} numbers) from {path}"
+    print(f"backbone: {taken}" + (f", random levels of the decoder: {fresh_levels}" if random else ""), flush=True)
+
+
+def last_levels(backbone: UNetBackbone, count: int) -> dict[str, torch.Tensor]:
+    """
+    A copy of the weights of the last ``count`` levels of the decoder, those next to full size, under their names in the
+    backbone's state dictionary.
+    """
+    first = len(backbone.ups) - count
+    weights = [(number, up.state_dict(prefix=f"ups.{number}.")) for number, up in enumerate(backbone.ups)]
+    return {name: w.clone() for number, level in weights if number >= first for name, w in level.items()}
+
+
+class ClassificationNetwork(TaskNetwork):
+    """
+    The backbone's encoder, global average pooling of its f^g, and one linear layer (paper, section 4.1).
+
+    The decoder is not used and not trained; its weights stay as they are, so that a backbone is always whole.
+
+    Args:
+        backbone: image to (f^g, f^l).
+        num_classes: classes to tell apart.
+        linear: train the linear layer alone, on frozen features.
+
+    Raises:
+        InputError: with fewer than two classes.
+    """
+
+    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
+        if num_classes < 2:
+            raise InputError(f"a classification needs two classes or more, not {num_classes}")
+        super().__init__(backbone, nn.Linear(backbone.features[-1], num_classes), linear)
+        backbone.ups.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            logits ``(B, num_classes)``.
+        """
+        return self.head(self.backbone.encode(image)[-1].flatten(2).mean(2))

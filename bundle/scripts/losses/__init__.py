@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The terms of the loss."""
+
+from .gvsl_loss import GVSLLoss, LocalNCCLoss, SmoothnessLoss, box_sum
+from .redundancy import redundancy
+
+__all__ = [
+    "GVSLLoss",
+    "LocalNCCLoss",
+    "SmoothnessLoss",
+    "box_sum",
+    "redundancy",
+]

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one does with a model: match scans, carry labels, write features."""
+
+from .features import Correspond, WriteFeatures, list_scans, similarity_map
+from .inferer import MatchingInferer
+from .label_propagation import VoteLabels, list_propagation
+from .list_pairs import expand, list_pairs
+from .write_match import (
+    WriteMatch,
+    label_probabilities,
+    label_type,
+    plain,
+    scan_name,
+    world_match,
+    write_displacement,
+    write_nifti,
+)
+
+__all__ = [
+    "Correspond",
+    "MatchingInferer",
+    "VoteLabels",
+    "WriteFeatures",
+    "WriteMatch",
+    "expand",
+    "label_probabilities",
+    "label_type",
+    "list_pairs",
+    "list_propagation",
+    "list_scans",
+    "plain",
+    "scan_name",
+    "similarity_map",
+    "world_match",
+    "write_displacement",
+    "write_nifti",
+]

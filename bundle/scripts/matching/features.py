@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The features themselves: written to files, and used to find one place of a scan in another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..networks.gvsl import GVSL
+from ..spatial.scanner_space import transform_points
+from ..spatial.warp import sample, voxel_grid
+from .list_pairs import expand
+from .write_match import plain, scan_name, world_match, write_nifti
+
+
+def list_scans(dataset_dir: str) -> list[dict[str, str]]:
+    """Every scan of a folder as ``image``."""
+    return [{"image": path} for path in expand(dataset_dir)]
+
+
+class WriteFeatures:
+    """
+    Postprocessing step: writes ``<scan>_global.npy``, f^g averaged over the volume, ``(Cg,)``, and
+    ``<scan>_local.nii.gz``, f^l on the prepared grid with its true affine, ``(D, H, W, Cl)``.
+
+    Args:
+        output_dir: where to.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: a batch of one scan: ``image`` prepared, ``pred`` the backbone's f^g ``(1, Cg, d, h, w)`` and f^l
+                ``(1, Cl, D, H, W)``.
+
+        Returns:
+            the same.
+        """
+        image = data["image"]
+        global_features, local_features = (plain(features) for features in data["pred"])
+        name = scan_name(str(image.meta["filename_or_obj"][0]))
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        np.save(self.output_dir / f"{name}_global.npy", global_features.flatten(1).mean(dim=1).numpy())
+        maps = np.moveaxis(local_features.numpy(), 0, -1)
+        write_nifti(maps, image.affine[0].double().numpy(), self.output_dir / f"{name}_local.nii.gz")
+        return data
+
+
+def similarity_map(feature: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """
+    Cosine similarity of one feature with a map of them, after taking the map's mean off both: without that all features
+    of one network look alike.
+
+    Args:
+        feature: ``(C,)``.
+        features: ``(C, D, H, W)``.
+
+    Returns:
+        ``(D, H, W)``, -1..1.
+    """
+    mean = features.flatten(1).mean(dim=1)
+    centred = features - mean.reshape(-1, *[1] * (features.dim() - 1))
+    return torch.cosine_similarity(centred, (feature - mean).reshape(-1, *[1] * (features.dim() - 1)), dim=0)
+
+
+class Correspond:
+    """
+    Postprocessing step of the matching evaluator: where in the moving scan is this voxel of the fixed scan?
+
+    Writes ``correspondence.json``: the place by the match alone, and the best one by f^l within ``radius`` of it, each
+    as a voxel of the moving scan and in millimetres (RAS); and ``similarity.nii.gz``, the similarity of f^l everywhere
+    in the moving scan's own geometry.
+
+    Args:
+        output_dir: where to.
+        network: the network that matched.
+        voxel: of the fixed scan, as stored.
+        radius: of the search around the match's answer, in millimetres.
+    """
+
+    def __init__(self, output_dir: str, network: GVSL, voxel: Sequence[float] | None, radius: float = 15.0) -> None:
+        if voxel is None:
+            raise InputError("which place? pass --voxel '[i, j, k]', a voxel of the fixed scan")
+        self.output_dir, self.network, self.voxel, self.radius = Path(output_dir), network, list(voxel), radius
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: a batch of one pair, see :class:`~scripts.matching.WriteMatch`.
+
+        Returns:
+            the same with ``correspondence``, what was written.
+        """
+        match = world_match(data)
+        fixed, moving = data["original_image"], data["original_moving"]
+        size = list(fixed.shape[2:])
+        if len(self.voxel) != len(size) or any(not 0 <= v <= n - 1 for v, n in zip(self.voxel, size, strict=True)):
+            path = fixed.meta["filename_or_obj"][0]
+            raise InputError(f"voxel {self.voxel} lies outside {path}, which has {' x '.join(map(str, size))} voxels")
+        place = torch.as_tensor(self.voxel, dtype=torch.float64).reshape(-1, *[1] * len(size))
+        world = transform_points(fixed.affine[0], place)
+        fixed_local, moving_local = (self._local(data[key]) for key in ("image", "moving"))
+        prepared = transform_points(torch.linalg.inv(match.fixed_affine.double()), world)
+        feature = sample(fixed_local[None].double(), prepared[None], padding_mode="border").flatten()
+        answer = match(world)
+        similarity = similarity_map(feature.float(), moving_local)
+        grid = transform_points(match.moving_affine, voxel_grid(similarity.shape, answer))
+        near = (grid - answer).square().sum(dim=0).sqrt() <= self.radius
+        if not near.any():
+            raise InputError(f"the place lies outside {moving.meta['filename_or_obj'][0]} after matching")
+        best = torch.where(near, similarity, -2.0).flatten().argmax()
+        found = {
+            "fixed": {"voxel": self.voxel, "world_mm": world.flatten().tolist()},
+            "by_match": self._place(answer.flatten(), moving.affine[0]),
+            "by_features": self._place(grid.flatten(1)[:, best], moving.affine[0]),
+            "similarity": float(similarity.flatten()[best]),
+        }
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found, indent=4)
+        (self.output_dir / "correspondence.json").write_text(text + "\n", encoding="utf-8")
+        voxels = voxel_grid(moving.shape[2:], answer)
+        to_prepared = torch.linalg.inv(match.moving_affine.double()) @ moving.affine[0].double()
+        everywhere = sample(similarity[None, None].double(), transform_points(to_prepared, voxels)[None])[0, 0]
+        affine = moving.affine[0].double().numpy()
+        write_nifti(everywhere.float().numpy(), affine, self.output_dir / "similarity.nii.gz")
+        print(text, flush=True)
+        return {**data, "correspondence": found}
+
+    def _local(self, image: torch.Tensor) -> torch.Tensor:
+        device = next(self.network.parameters()).device
+        with torch.no_grad():
+            return plain(self.network.backbone(torch.as_tensor(image).to(device))[1])
+
+    @staticmethod
+    def _place(world: torch.Tensor, affine: torch.Tensor) -> dict[str, list[float]]:
+        voxel = transform_points(torch.linalg.inv(affine.double()), world[:, None])[:, 0]
+        return {"voxel": [round(v, 3) for v in voxel.tolist()], "world_mm": [round(v, 3) for v in world.tolist()]}

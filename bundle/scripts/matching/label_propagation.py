@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels for a whole folder from one labelled scan, or a few: matched, carried over, put to the vote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.find_scans import find_scans
+from ..errors import InputError
+from ..losses.gvsl_loss import LocalNCCLoss
+from ..spatial.displacement import inside_volume
+from ..spatial.scanner_space import WorldMatch
+from .list_pairs import Paths, expand, list_pairs
+from .write_match import label_probabilities, label_type, plain, scan_name, world_match, write_nifti
+
+
+def list_propagation(dataset_dir: str, atlas: Paths | None, atlas_label: Paths | None) -> list[dict[str, Any]]:
+    """
+    Every scan of a folder paired with every atlas.
+
+    Args:
+        dataset_dir: folder of the scans that need labels; atlases in it are left out.
+        atlas: labelled scans: a file, a folder, a pattern or a list.
+        atlas_label: their label maps, in the same order.
+
+    Returns:
+        pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases; those of one scan
+        follow each other.
+
+    Raises:
+        InputError: without atlases or labels, or where one cannot be used.
+    """
+    if atlas is None or atlas_label is None:
+        raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
+    atlases, labels = expand(atlas), expand(atlas_label)
+    if len(atlases) != len(labels):
+        raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
+    own = {str(Path(path).resolve()) for path in atlases}
+    scans = [scan["image"] for scan in find_scans(dataset_dir, min_subjects=1)]
+    unlabelled = [path for path in scans if str(Path(path).resolve()) not in own]
+    names = [scan_name(path) for path in unlabelled]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise InputError(
+            f"{dataset_dir} has several scans named {sorted(repeated)[0]}: their label maps would be one file"
+        )
+    pairs = [
+        {"image": path, "moving": moving, "moving_label": label}
+        for path in unlabelled
+        for moving, label in zip(atlases, labels, strict=True)
+    ]
+    return [{**pair, "votes": len(atlases)} for pair in list_pairs(pairs=pairs)]
+
+
+class VoteLabels:
+    """
+    Postprocessing step of the matching evaluator: each atlas votes with its label map, carried over and interpolated
+    linearly; when all have, the label map of the scan is written in its own geometry, as
+    ``<output_dir>/<scan>.nii.gz``.
+
+    Args:
+        output_dir: where to.
+        vote: "majority" counts every atlas alike, "similarity" weights it by the local NCC it reached.
+        power: of the similarity; higher lets the best atlas decide.
+    """
+
+    def __init__(self, output_dir: str, vote: str = "similarity", power: float = 4.0) -> None:
+        if vote not in ("majority", "similarity"):
+            raise InputError(f"vote is 'majority' or 'similarity', not '{vote}'")
+        self.output_dir, self.vote, self.power = Path(output_dir), vote, power
+        self.ncc = LocalNCCLoss()
+        self.votes: dict[int, torch.Tensor] = {}
+        self.count = 0
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: a batch of one pair, see :class:`~scripts.matching.WriteMatch`, with ``votes``.
+
+        Returns:
+            the same.
+        """
+        match: WorldMatch = world_match(data)
+        fixed, label = data["original_image"], data["original_label"]
+        grid = fixed.affine[0]
+        displacement = match.displacement(grid, fixed.shape[2:])
+        weight = self._weight(data)
+        codes = torch.unique(plain(label).round())
+        shares = label_probabilities(plain(label).round(), codes, label.affine[0], displacement, grid)
+        for code, share in zip(codes.int().tolist(), shares, strict=True):
+            self.votes[code] = self.votes.get(code, torch.zeros(1)) + weight * share
+        self.count += 1
+        if self.count == int(data["votes"][0]):
+            self._write(scan_name(str(fixed.meta["filename_or_obj"][0])), grid.double().numpy())
+        return data
+
+    def _weight(self, data: dict[str, Any]) -> float:
+        if self.vote == "majority":
+            return 1.0
+        displacement = data["pred"]["displacement"]
+        similarity = self.ncc.per_image(
+            torch.as_tensor(data["pred"]["warped"]), data["image"].to(displacement), inside_volume(displacement)
+        )
+        return float(similarity[0]) ** self.power
+
+    def _write(self, name: str, affine: np.ndarray) -> None:
+        codes = torch.as_tensor(sorted(self.votes))
+        winner = codes[torch.stack([self.votes[int(code)] for code in codes]).argmax(dim=0)]
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        write_nifti(winner.numpy().astype(label_type(winner)), affine, self.output_dir / f"{name}.nii.gz")
+        self.votes, self.count = {}, 0

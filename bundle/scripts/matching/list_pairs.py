@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which scans are matched: lists of pairs for inference and for carrying labels over."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.find_scans import find_scans
+from ..data.labels import check_label
+from ..data.reading import check_scan
+from ..errors import InputError
+
+Paths = str | Sequence[str]
+
+
+def expand(paths: Paths) -> list[str]:
+    """
+    A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these.
+
+    Raises:
+        InputError: where nothing is found.
+    """
+    if not isinstance(paths, str):
+        return [path for entry in paths for path in expand(entry)]
+    if Path(paths).is_dir():
+        return [scan["image"] for scan in find_scans(paths, min_subjects=1)]
+    found = sorted(glob.glob(paths))
+    if not found:
+        raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
+    return found
+
+
+def list_pairs(
+    dataset_dir: str | None = None,
+    fixed: str | None = None,
+    moving: Paths | None = None,
+    moving_label: Paths | None = None,
+    pairs: str | Sequence[dict[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """
+    The pairs to match.
+
+    Args:
+        dataset_dir: without ``pairs`` and without ``fixed`` or ``moving``, the folder whose first scan is the fixed
+            one and whose other scans move; labels named in its dataset.json come along.
+        fixed: the fixed scan.
+        moving: the moving scans: a file, a folder, a pattern or a list.
+        moving_label: their label maps, in the same order.
+        pairs: instead of all that: dictionaries with ``image`` (fixed), ``moving`` and possibly ``moving_label``, or
+            the path of a JSON file with such a list.
+
+    Returns:
+        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan).
+
+    Raises:
+        InputError: naming every scan that cannot be used, or a label map that does not fit.
+    """
+    if pairs is not None:
+        listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
+    elif fixed is not None and moving is not None:
+        movers = expand(moving)
+        labels: list[str] = [] if moving_label is None else expand(moving_label)
+        if labels and len(labels) != len(movers):
+            raise InputError(
+                f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
+            )
+        together = zip(movers, labels or [""] * len(movers), strict=True)
+        listed = [
+            {"image": fixed, "moving": path} | ({"moving_label": label} if label else {})
+            for path, label in together
+            if path != fixed
+        ]
+    elif dataset_dir is not None:
+        scans = find_scans(dataset_dir, min_subjects=1)
+        others = [scan for scan in scans if scan["image"] != fixed] if fixed else scans[1:]
+        names = {"image": "moving", "label": "moving_label"}
+        listed = [
+            {"image": fixed or scans[0]["image"], **{names[key]: scan[key] for key in names if key in scan}}
+            for scan in others
+        ]
+    else:
+        raise InputError("nothing to match: pass --fixed and --moving, --pairs, or --dataset_dir")
+    if not listed:
+        raise InputError("nothing to match: there is no moving scan besides the fixed one")
+    _check_pairs(listed)
+    internal = {"moving_label": "label"}  # Spacingd would take "moving_..." for meta data of "moving"
+    return [{internal.get(key, key): value for key, value in pair.items()} for pair in listed]
+
+
+def _read_pairs(path: str) -> list[dict[str, str]]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        root = Path(path).parent
+        return [{key: str(root / value) for key, value in pair.items()} for pair in content]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is no JSON list of pairs of 'image' and 'moving' ({error})") from error
+
+
+def _check_pairs(pairs: Sequence[dict[str, str]]) -> None:
+    for pair in pairs:
+        missing = {"image", "moving"} - set(pair)
+        if missing:
+            raise InputError(f"the pair {pair} has no '{missing.pop()}': it needs 'image' (fixed) and 'moving'")
+    problems = {path: check_scan(path) for path in {pair[key] for pair in pairs for key in ("image", "moving")}}
+    bad = [f"{path} {problem}" for path, problem in sorted(problems.items()) if problem]
+    if bad:
+        raise InputError("\n  ".join([f"{len(bad)} of {len(problems)} scans cannot be used:", *bad]))
+    labelled = {(pair["moving"], pair["moving_label"]) for pair in pairs if "moving_label" in pair}
+    for image, label in sorted(labelled):
+        check_label(image, label)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a match writes: files in the fixed scan's own geometry that other tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..spatial.displacement import inside_volume
+from ..spatial.scanner_space import WorldMatch, resample, scanner_jacobian_determinant
+
+OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
+
+RAS_TO_LPS = (-1.0, -1.0, 1.0)
+
+
+def scan_name(path: str) -> str:
+    """A file's name without the ending of its format, or a folder's name."""
+    name = Path(path).name
+    for ending in (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """
+    Write a NIfTI file whose affine is the scanner's.
+
+    Args:
+        array: ``(D, H, W)`` or ``(D, H, W, K)``.
+        affine: ``(4, 4)``, voxels to millimetres, RAS.
+        path: destination.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def write_displacement(displacement: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """
+    Write a displacement field as ITK, ANTs, SimpleITK and 3D Slicer read it: a NIfTI vector image (intent 1007,
+    ``(D, H, W, 1, 3)``) of millimetres in LPS, added to a point of the FIXED scan's space to get the point of the
+    MOVING scan's space.
+
+    Args:
+        displacement: ``(3, D, H, W)`` in millimetres, RAS.
+        affine: ``(4, 4)``, voxels to millimetres, RAS.
+        path: destination.
+    """
+    vectors = np.moveaxis(displacement, 0, -1)[:, :, :, None, :] * np.asarray(RAS_TO_LPS)
+    image = nib.Nifti1Image(vectors.astype(np.float32), affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def label_probabilities(label: torch.Tensor, codes: torch.Tensor, *where: Any) -> torch.Tensor:
+    """
+    Each code's share at the sampled positions: a one-hot label map interpolated linearly.
+
+    Args:
+        label: ``(1, D, H, W)``, whole numbers.
+        codes: ``(K,)``, the codes asked for.
+        where: further arguments of :func:`~scripts.spatial.resample`.
+
+    Returns:
+        ``(K, *size)``, within 0..1.
+    """
+    return torch.cat([resample((label == code).float(), *where) for code in codes])
+
+
+class WriteMatch:
+    """
+    Postprocessing step of the matching evaluator: writes each pair to ``<output_dir>/<moving>_to_<fixed>/``.
+
+    ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map (nearest) where it has one;
+    ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
+    :func:`write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving space;
+    ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry.
+
+    Args:
+        output_dir: where to.
+        outputs: which of ``warped``, ``label``, ``probabilities``, ``displacement``, ``affine``, ``jacobian``.
+    """
+
+    def __init__(self, output_dir: str, outputs: Sequence[str] = OUTPUTS) -> None:
+        unknown = [name for name in outputs if name not in OUTPUTS]
+        if unknown:
+            raise InputError(f"outputs has no '{unknown[0]}', only {', '.join(OUTPUTS)}")
+        self.output_dir, self.outputs = Path(output_dir), set(outputs)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: a batch of one pair: ``image``, ``moving`` prepared ``(1, 1, D, H, W)``, their originals
+                ``original_image``, ``original_moving`` (and ``original_label``) with their affines, ``pred``.
+
+        Returns:
+            the same with ``folder``, what was written to, added.
+        """
+        match = world_match(data)
+        fixed, moving = data["original_image"], data["original_moving"]
+        grid, size = fixed.affine[0], fixed.shape[2:]
+        displacement = match.displacement(grid, size)
+        names = [scan_name(str(scan.meta["filename_or_obj"][0])) for scan in (moving, fixed)]
+        folder = self.output_dir / "_to_".join(names)
+        folder.mkdir(parents=True, exist_ok=True)
+        affine = grid.double().numpy()
+        if "warped" in self.outputs:
+            warped = resample(plain(moving), moving.affine[0], displacement, grid)[0]
+            write_nifti(warped.numpy(), affine, folder / "warped.nii.gz")
+        if "displacement" in self.outputs:
+            write_displacement(displacement.numpy(), affine, folder / "displacement.nii.gz")
+        if "affine" in self.outputs:
+            np.savetxt(folder / "affine.txt", match.matrix().numpy(), fmt="%.8f")
+        if "jacobian" in self.outputs:
+            determinant = scanner_jacobian_determinant(displacement, grid)
+            write_nifti(determinant.numpy(), affine, folder / "jacobian.nii.gz")
+        if "original_label" in data:
+            label = data["original_label"]
+            where = (label.affine[0], displacement, grid)
+            if "label" in self.outputs:
+                codes = resample(plain(label), *where, mode="nearest")[0].round()
+                write_nifti(codes.numpy().astype(label_type(codes)), affine, folder / "warped_label.nii.gz")
+            if "probabilities" in self.outputs:
+                codes = torch.unique(plain(label).round())
+                shares = label_probabilities(plain(label).round(), codes, *where)
+                write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz")
+                np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
+        return {**data, "folder": str(folder)}
+
+
+def plain(image: torch.Tensor) -> torch.Tensor:
+    """The first image of a batch, without meta data: ``(C, D, H, W)``, float32."""
+    return torch.as_tensor(image[0]).detach().cpu().float()
+
+
+def label_type(codes: torch.Tensor) -> type:
+    """The smallest unsigned type, or a signed one, that holds the codes."""
+    if codes.min() < 0:
+        return np.int32
+    return np.uint8 if codes.max() < 2**8 else np.uint16 if codes.max() < 2**16 else np.int32
+
+
+def world_match(data: dict[str, Any]) -> WorldMatch:
+    """
+    The match of a batch of one pair in scanner space.
+
+    Raises:
+        InputError: when the moving scan lies outside the fixed one's field of view after matching.
+    """
+    pred = {name: torch.as_tensor(value).detach().cpu() for name, value in data["pred"].items() if name != "backward"}
+    fixed, moving = (data[key] for key in ("image", "moving"))
+    if not inside_volume(pred["displacement"]).any():
+        raise InputError(
+            f"{moving.meta['filename_or_obj'][0]} does not overlap {fixed.meta['filename_or_obj'][0]} after matching"
+        )
+    fixed_affine, moving_affine = (image.affine[0].cpu() for image in (fixed, moving))
+    return WorldMatch(pred["affine"][0], pred["local_displacement"][0], fixed_affine, moving_affine)

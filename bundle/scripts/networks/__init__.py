@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backbone, the heads and the whole GVSL network."""
+
+from .activation_checkpointing import checkpoint_activations
+from .backbone import UNetBackbone
+from .blocks import UpJoin, after_first, group_norm, initialise
+from .correlation_head import CascadeHead, CorrelationHead, expected_offset
+from .cpu import SmallVolumeConv3d, part_convolutions
+from .gvsl import GVSL, Restoration
+from .matching_head import AffineHead, DeformableHead, RestorationHead, ZMatchingHead, deformable_head, match
+
+__all__ = [
+    "GVSL",
+    "AffineHead",
+    "CascadeHead",
+    "CorrelationHead",
+    "DeformableHead",
+    "Restoration",
+    "RestorationHead",
+    "SmallVolumeConv3d",
+    "UNetBackbone",
+    "UpJoin",
+    "ZMatchingHead",
+    "after_first",
+    "checkpoint_activations",
+    "deformable_head",
+    "expected_offset",
+    "group_norm",
+    "initialise",
+    "match",
+    "part_convolutions",
+]

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")  # no screen needed; before pyplot
+
+PLANES = ("sagittal", "coronal", "axial")
+
+
+def plane(volume: np.ndarray, axis: int, index: int | None = None) -> np.ndarray:
+    """
+    A slice as a radiologist looks at it: superior (or anterior) up, the patient's right on the left.
+
+    Args:
+        volume: ``(D, H, W)`` with axes towards right, anterior, superior (RAS).
+        axis: normal of the plane.
+        index: slice; the middle one without it.
+
+    Returns:
+        ``(rows, columns)``.
+    """
+    middle = volume.shape[axis] // 2 if index is None else index
+    return volume.take(middle, axis=axis)[::-1, ::-1].T
+
+
+def draw_grid(axes: Axes, displacement: np.ndarray, axis: int, step: int = 3) -> None:
+    """
+    Draw where a regular grid of the fixed image is sampled in the moving image, projected on a plane.
+
+    Args:
+        axes: of matplotlib.
+        displacement: ``(3, D, H, W)`` in voxels.
+        axis: normal of the plane, through the middle.
+        step: voxels between the lines.
+    """
+    columns, rows = (k for k in range(3) if k != axis)
+    size = displacement.shape[1:]
+    field = displacement.take(size[axis] // 2, axis=axis + 1)
+    u, v = np.meshgrid(np.arange(size[columns]), np.arange(size[rows]), indexing="ij")
+    points = np.stack([size[columns] - 1 - (u + field[columns]), size[rows] - 1 - (v + field[rows])], axis=-1)
+    lines = [*points[::step], *points.swapaxes(0, 1)[::step]]
+    axes.add_collection(LineCollection(lines, linewidths=0.5, colors="black"))
+    axes.set_xlim(-0.5, size[columns] - 0.5)
+    axes.set_ylim(size[rows] - 0.5, -0.5)
+
+
+def matching_figure(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    warped: np.ndarray,
+    displacement: np.ndarray,
+    corrupted: np.ndarray | None,
+    restored: np.ndarray,
+    spacing: Sequence[float] = (1, 1, 1),
+    title: str = "",
+) -> Figure:
+    """
+    One matched pair in three planes: fixed, moving, warped, difference before and after, grid, corrupted, restored.
+
+    Args:
+        fixed: ``(D, H, W)``, like every image here, RAS, intensities within 0..1.
+        moving: the moving image.
+        warped: the moving image in the fixed image's frame.
+        displacement: ``(3, D, H, W)`` in voxels.
+        corrupted: the moving image after the appearance transformations; None where the clean one was restored.
+        restored: the network's restoration of it.
+        spacing: voxel size in millimetres, for the aspect.
+        title: of the figure.
+
+    Returns:
+        the figure; close it after use.
+    """
+    images = {"fixed": fixed, "moving": moving, "warped": warped}
+    differences = {"moving - fixed": moving - fixed, "warped - fixed": warped - fixed}
+    restoration = ({} if corrupted is None else {"moving, corrupted": corrupted}) | {"restored": restored}
+    names = [*images, *differences, "sampling grid", *restoration]
+    figure, table = plt.subplots(3, len(names), figsize=(1.9 * len(names), 6.2), layout="constrained")
+    for axis, row in enumerate(table):
+        horizontal, vertical = (spacing[k] for k in range(3) if k != axis)
+        for name, axes in zip(names, row, strict=True):
+            if name in differences:
+                axes.imshow(plane(differences[name], axis), cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+            elif name == "sampling grid":
+                draw_grid(axes, displacement, axis)
+            else:
+                axes.imshow(plane({**images, **restoration}[name], axis), cmap="gray", vmin=0, vmax=1)
+            axes.set_aspect(vertical / horizontal)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if axis == 0:
+                axes.set_title(name, fontsize=9)
+        row[0].set_ylabel(PLANES[axis], fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
+    """
+    The course of training.
+
+    Args:
+        history: one row per epoch, ``epoch`` and named values; names ending in ``_before`` are drawn dashed with their
+            ``_after``.
+
+    Returns:
+        the figure; close it after use.
+    """
+    groups = {
+        "losses (training)": ["matching", "smoothness", "restoration", "redundancy"],
+        "NCC (held-back pairs)": ["ncc_before", "ncc_after"],
+        "label Dice (held-back pairs)": ["dice_before", "dice_after"],
+        "folded voxels, %": ["folded_percentage"],
+    }
+    shown = {title: [n for n in names if any(n in row for row in history)] for title, names in groups.items()}
+    shown = {title: names for title, names in shown.items() if names}
+    figure, table = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3), layout="constrained", squeeze=False)
+    for axes, (title, names) in zip(table[0], shown.items(), strict=True):
+        for name in names:
+            rows = [(row["epoch"], row[name]) for row in history if name in row]
+            style = {"linestyle": "--", "color": "gray"} if name.endswith("_before") else {"marker": "."}
+            axes.plot(*zip(*rows, strict=True), label=name.replace("_", " "), **style)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("epoch")
+        axes.legend(fontsize=8)
+    return figure

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time for digits: the network in bfloat16, everything around it in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import SimpleInferer
+from torch import nn
+
+
+def as_float32(prediction: Any) -> Any:
+    """The half-precision tensors of a prediction, a tensor or nested dictionaries and tuples of them, in float32."""
+    if isinstance(prediction, dict):
+        return {name: as_float32(value) for name, value in prediction.items()}
+    if isinstance(prediction, tuple):
+        return tuple(as_float32(value) for value in prediction)
+    half = prediction.dtype in (torch.bfloat16, torch.float16)
+    return prediction.float() if half else prediction
+
+
+class BFloat16Inferer(SimpleInferer):
+    """
+    Calls a network under autocast to bfloat16, on a CPU or a GPU; weights, predictions, losses and gradients of the
+    weights stay in float32. Unlike float16 (MONAI's ``amp``) it has the range of float32 and needs no scaled loss.
+
+    Args:
+        enabled: False calls the network as it is.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.enabled = enabled
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """
+        Args:
+            inputs: image, ``(B, C, D, H, W)``.
+            network: called with the image and what follows.
+            args: further arguments of the network.
+            kwargs: further named arguments of the network.
+
+        Returns:
+            the prediction, in float32.
+        """
+        if not self.enabled:
+            return network(inputs, *args, **kwargs)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            prediction = network(inputs, *args, **kwargs)
+        return as_float32(prediction)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: made before anything expensive starts, never overwritten, with the settings of its model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import write_atomically
+from .checkpoints import CHECKPOINT
+
+
+def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None = None) -> None:
+    """
+    Make the output folders, before anything expensive starts.
+
+    Args:
+        output_dir: folder of the run.
+        resume: whether a run found there is to go on.
+        ckpt_dir: folder of the checkpoints, where it is another one.
+
+    Raises:
+        InputError: when a folder cannot be written, or holds a run that would be overwritten.
+    """
+    for name, folder in {"output_dir": Path(output_dir), "ckpt_dir": Path(ckpt_dir or output_dir)}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write_test"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another rank may have been faster
+        except OSError as error:
+            raise InputError(f"{name} {folder} cannot be written ({error.strerror}): pass another --{name}") from error
+        if (folder / CHECKPOINT).exists() and not resume:
+            raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
+
+
+def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
+    """
+    Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
+
+    Args:
+        output_dir: folder of the run.
+        settings: plain values by config id.
+
+    Raises:
+        InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
+    """
+    path = Path(output_dir) / "settings.json"
+    text = json.dumps(dict(settings), indent=4) + "\n"
+    before: dict[str, Any] = {}
+    if path.is_file() and (path.parent / CHECKPOINT).is_file():
+        with suppress(ValueError):  # damaged: written anew
+            before = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(text).items():
+        if before.get(name, value) != value:
+            raise InputError(
+                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
+                "another --output_dir"
+            )
+    write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it

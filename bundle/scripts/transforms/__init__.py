@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentation, corruption, intensities, label codes."""
+
+from .affine_elastic import RandAffineElasticd, smooth
+from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle
+from .intensity import scale_intensity
+from .label_codes import CodesToClassesd, output_codes
+from .zoom import Zoomd
+
+__all__ = [
+    "CodesToClassesd",
+    "RandAffineElasticd",
+    "RandBezierIntensity",
+    "RandEachd",
+    "RandInpaint",
+    "RandLocalShuffle",
+    "Zoomd",
+    "output_codes",
+    "scale_intensity",
+    "smooth",
+]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intensities scaled to 0..1: a fixed window, or the percentiles of each scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from monai.transforms import ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+
+from ..errors import InputError, check_numbers
+
+
+def scale_intensity(
+    keys: Sequence[str],
+    intensity: str = "percentiles",
+    window: Sequence[float] = (-1024, 1024),
+    percentiles: Sequence[float] = (0.5, 99.5),
+    allow_missing_keys: bool = False,
+) -> Transform:
+    """
+    Intensities to 0..1.
+
+    Args:
+        keys: keys of the images.
+        intensity: "percentiles" of each image (safe for any modality, needed for MR) or a fixed "window" (CT).
+        window: lower and upper end of the window, in Hounsfield units for CT.
+        percentiles: lower and upper percentile, 0..100.
+        allow_missing_keys: skip keys that are not there.
+
+    Returns:
+        a dictionary transform that clips to 0..1.
+    """
+    if intensity not in ("percentiles", "window"):
+        raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{intensity}'")
+    check_numbers({"window": window}, lowest=-math.inf, count=2)
+    check_numbers({"percentiles": percentiles}, count=2)
+    if window[0] >= window[1]:
+        raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
+    if not percentiles[0] < percentiles[1] <= 100:
+        raise InputError(f"percentiles {list(percentiles)} must be [lower, upper], within 0 to 100")
+    if intensity == "percentiles":
+        return ScaleIntensityRangePercentilesd(
+            keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+        )
+    return ScaleIntensityRanged(
+        keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of the report."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts.evaluation.report import (
+    as_volume,
+    difference,
+    embedding_figure,
+    grid_pictures,
+    mosaic,
+    overlay,
+    plane_pictures,
+    shown_planes,
+)
+from support import SIZE, drawn, marker
+
+pytestmark = pytest.mark.usefixtures("no_figure_is_left_open")
+
+
+def test_overlay_and_difference():
+    """Grey where images agree, green for the fixed one, magenta for the other; red brighter, blue darker."""
+    fixed, other = np.array([[[0.5, 1.0, 0.0]]]), np.array([[[0.5, 0.0, 1.0]]])
+    np.testing.assert_allclose(overlay(fixed, other)[0, 0], [[0.5, 0.5, 0.5], [0, 1, 0], [1, 0, 1]])
+    agree, darker, brighter = difference(fixed, other)[0, 0]
+    assert agree.min() > 0.95
+    assert darker[2] > darker[0] + 0.2
+    assert brighter[0] > brighter[2] + 0.2
+
+
+def test_as_volume():
+    """2D images become one axial slice, which is the only plane that is shown."""
+    image = np.random.default_rng(0).random((9, 7))
+    volume = as_volume(image)
+    assert volume.shape == (9, 7, 1)
+    assert volume.dtype == np.float32
+    assert set(plane_pictures(volume)) == set(grid_pictures(np.zeros((2, 9, 7)))) == {"axial"}
+    assert as_volume(np.zeros(SIZE)).shape == SIZE
+
+
+def test_planes_have_true_proportions():
+    """Width and height of a picture are in millimetres, all planes to one scale."""
+    assert shown_planes((10, 20, 5), (1, 1, 4), 100) == {0: (100, 100), 1: (50, 100), 2: (50, 100)}
+    for pictures in (
+        plane_pictures(np.zeros((10, 20, 5)), (1, 1, 4), 100),
+        plane_pictures(np.zeros((10, 20, 5, 3)), (1, 1, 4), 100),
+        grid_pictures(np.zeros((3, 10, 20, 5)), (1, 1, 4), 100),
+    ):
+        sizes = {name: picture.size for name, picture in pictures.items()}
+        assert sizes == {"sagittal": (100, 100), "coronal": (50, 100), "axial": (50, 100)}
+
+
+def test_pictures_are_the_right_way_round():
+    """The patient's right is on the left of the picture, grey or coloured; values beyond 0..1 are clipped."""
+    volume = 3 * marker(0, True) - 1
+    for shown in (volume, np.stack([volume] * 3, axis=-1)):
+        pixels = np.asarray(plane_pictures(shown, pixels=SIZE[0])["axial"])
+        assert pixels[:, :2].min() == 255
+        assert pixels[:, 2:].max() == 0
+
+
+def test_mosaic():
+    """Rows and columns as large as their largest picture, smaller ones in the middle, black between."""
+    white, wide = Image.new("RGB", (10, 20), "white"), Image.new("L", (30, 10), 255)
+    whole = np.asarray(mosaic([[white, wide], [wide, white]], gap=4))
+    assert whole.shape == (44, 64, 3)
+    assert whole.sum() == 255 * 3 * (2 * 200 + 2 * 300)
+    assert whole[:20, 10:20].all()
+    assert not whole[20:24].any()
+    assert not whole[:, 30:34].any()
+
+
+@pytest.mark.parametrize("count", [3, 15, 28])
+def test_embedding_figure(count):
+    """One named colour per structure, different for each, for few and for many structures."""
+    codes = np.repeat(np.arange(count) * 100, 4)
+    figure = embedding_figure(np.random.default_rng(0).random((len(codes), 2)), codes, {100: "ventricle"})
+    groups = figure.axes[0].collections
+    assert len(groups) == count
+    assert len({tuple(np.round(group.get_facecolor()[0], 4)) for group in groups}) == count
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[1] == "ventricle"
+    assert labels[2] == "200"
+    assert drawn(figure).std() > 5

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from scripts.errors import InputError
+from scripts.finetuning import SegmentationNetwork, load_pretrained, parameter_groups
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
+
+FEATURES = (4, 8)
+
+
+def child(linear=False, features=FEATURES):
+    return SegmentationNetwork(UNetBackbone(features=features), 3, linear)
+
+
+@pytest.fixture
+def parent():
+    return GVSL(UNetBackbone(features=FEATURES), AffineHead(8, 8), DeformableHead(4, 8), RestorationHead(4, 8))
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_logits_have_the_image_size():
+    assert child()(torch.rand(2, 1, 11, 8, 9)).shape == (2, 3, 11, 8, 9)
+
+
+@pytest.mark.parametrize("kind", ["parent", "checkpoint", "backbone", "child"])
+def test_the_backbone_comes_from_whatever_holds_one(tmp_path, capsys, parent, kind):
+    contents = {
+        "parent": parent.state_dict(),
+        "checkpoint": {"network": parent.state_dict(), "optimizer": {}},
+        "backbone": parent.backbone.state_dict(),
+        "child": SegmentationNetwork(parent.backbone, 5).state_dict(),
+    }
+    torch.save(contents[kind], tmp_path / "model.pt")
+    network = child()
+    assert not same(network.backbone, parent.backbone)
+    load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+    assert same(network.backbone, parent.backbone)
+    count = len(parent.backbone.state_dict())
+    assert f"backbone: {count} of {count} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mode", "levels", "random"), [("finetune", 1, {1}), ("finetune", 2, {0, 1}), ("linear", 1, set())]
+)
+def test_fresh_levels_of_the_decoder_stay_random(tmp_path, capsys, mode, levels, random):
+    pretrained, network = UNetBackbone(features=(4, 8, 8)), SegmentationNetwork(UNetBackbone(features=(4, 8, 8)), 3)
+    before = copy.deepcopy(network.backbone)
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    load_pretrained(network, mode, str(tmp_path / "model.pt"), fresh_levels=levels)
+    for level, (now, start, other) in enumerate(zip(network.backbone.ups, before.ups, pretrained.ups, strict=True)):
+        assert same(now, start if level in random else other)
+    assert same(network.backbone.downs, pretrained.downs)
+    assert same(network.backbone.stem, pretrained.stem)
+    count = len(pretrained.state_dict())
+    told = capsys.readouterr().out
+    assert f"{count - len(random) * len(pretrained.ups[0].state_dict())} of {count} tensors" in told
+    assert ("random levels of the decoder" in told) == bool(random)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_childs_own_weights_are_taken_whole(tmp_path, checkpoint):
+    tuned, network = child(), child()
+    content = {"network": tuned.state_dict(), "optimizer": {}} if checkpoint else tuned.state_dict()
+    torch.save(content, tmp_path / "model.pt")
+    load_pretrained(network, "finetune", str(tmp_path / "model.pt"), fresh_levels=1)
+    assert same(network.backbone, tuned.backbone)
+
+
+@pytest.mark.parametrize("levels", [-1, 2, 0.5, "1"])
+def test_levels_that_do_not_exist_are_refused(levels):
+    with pytest.raises(InputError, match="fresh_levels is 0 to 1"):
+        load_pretrained(child(), "finetune", None, fresh_levels=levels)
+
+
+def test_incomplete_weights_are_refused_and_change_nothing(tmp_path, parent):
+    weights = parent.state_dict()
+    del weights["backbone.stem.conv_0.conv.weight"]
+    torch.save(weights, tmp_path / "model.pt")
+    network = child()
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(InputError, match=r"1 missing \(stem.conv_0.conv.weight\)"):
+        load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_another_architecture_is_refused(tmp_path, parent):
+    torch.save(parent.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another architecture"):
+        load_pretrained(child(features=(4, 16)), "linear", str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "message"),
+    [("probe", None, "mode is one of"), ("scratch", "model.pt", "starts from random"), ("linear", "no.pt", "exist")],
+)
+def test_wrong_modes_are_refused(mode, path, message):
+    with pytest.raises(InputError, match=message):
+        load_pretrained(child(), mode, path)
+
+
+def test_something_else_than_weights_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "model.pt")
+    with pytest.raises(InputError, match="not a state dictionary"):
+        load_pretrained(child(), "finetune", str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_step_moves_the_backbone_unless_linear(linear):
+    network = child(linear)
+    before = [p.clone() for p in network.backbone.parameters()]
+    groups = parameter_groups(network, head_learning_rate=3.0)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == ([3.0] if linear else [1.0, 3.0])
+    known = {id(p) for group in groups for p in group["params"]}
+    assert known == {id(p) for p in network.parameters() if p.requires_grad}
+    network(torch.rand(1, 1, 8, 8, 8)).square().mean().backward()
+    head = network.head.weight.clone()
+    optimizer.step()
+    assert not torch.equal(head, network.head.weight)
+    assert linear == all(torch.equal(a, b) for a, b in zip(before, network.backbone.parameters(), strict=True))
+
+
+def test_the_probe_is_one_1x1x1_convolution():
+    trained = {name: p.shape for name, p in child(linear=True).named_parameters() if p.requires_grad}
+    assert trained == {"head.weight": (3, 4, 1, 1, 1), "head.bias": (3,)}
+
+
+def test_a_segmentation_needs_a_structure():
+    with pytest.raises(InputError, match="at least one structure"):
+        SegmentationNetwork(UNetBackbone(features=FEATURES), 1)

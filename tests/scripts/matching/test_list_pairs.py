@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Lists of pairs: what is found, and every refusal."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scripts.data import check_label
+from scripts.errors import InputError
+from scripts.matching import expand, list_pairs, list_propagation
+
+
+def save(path, values=None, affine=None, dtype=np.float32):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(0).random((8, 9, 7)) if values is None else values
+    nib.save(nib.Nifti1Image(array.astype(dtype), np.eye(4) if affine is None else affine), path)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three scans with label maps and a dataset.json."""
+    for name in "abc":
+        save(tmp_path / "imagesTr" / f"{name}.nii.gz")
+        save(tmp_path / "labelsTr" / f"{name}.nii.gz", np.eye(9, 7)[None].repeat(8, 0) * 500, dtype=np.uint16)
+    training = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in "abc"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": training}))
+    return tmp_path
+
+
+def test_folder_alone_matches_all_to_its_first_scan(folder):
+    pairs = list_pairs(str(folder))
+    assert [(p["image"][-8:], p["moving"][-8:], p["label"][-8:]) for p in pairs] == [
+        ("a.nii.gz", "b.nii.gz", "b.nii.gz"),
+        ("a.nii.gz", "c.nii.gz", "c.nii.gz"),
+    ]
+
+
+def test_fixed_and_moving_patterns_with_labels(folder):
+    images, labels = str(folder / "imagesTr"), str(folder / "labelsTr")
+    pairs = list_pairs(fixed=f"{images}/a.nii.gz", moving=f"{images}/[bc].nii.gz", moving_label=f"{labels}/[bc].nii.gz")
+    assert [(p["moving"], p["label"]) for p in pairs] == [
+        (f"{images}/b.nii.gz", f"{labels}/b.nii.gz"),
+        (f"{images}/c.nii.gz", f"{labels}/c.nii.gz"),
+    ]
+    assert len(expand([images, f"{labels}/a.nii.gz"])) == 4
+
+
+def test_fixed_scan_among_the_moving_keeps_labels_in_step(folder):
+    images, labels = str(folder / "imagesTr"), str(folder / "labelsTr")
+    pairs = list_pairs(fixed=f"{images}/a.nii.gz", moving=f"{images}/*.nii.gz", moving_label=f"{labels}/*.nii.gz")
+    assert [(p["moving"][-8:], p["label"][-8:]) for p in pairs] == [("b.nii.gz",) * 2, ("c.nii.gz",) * 2]
+
+
+def test_pairs_file_is_relative_to_itself(folder):
+    listed = [{"image": "imagesTr/a.nii.gz", "moving": "imagesTr/c.nii.gz", "moving_label": "labelsTr/c.nii.gz"}]
+    (folder / "pairs.json").write_text(json.dumps(listed))
+    (pair,) = list_pairs(pairs=str(folder / "pairs.json"))
+    assert pair == {
+        "image": str(folder / "imagesTr/a.nii.gz"),
+        "moving": str(folder / "imagesTr/c.nii.gz"),
+        "label": str(folder / "labelsTr/c.nii.gz"),
+    }
+
+
+def test_refusals_name_the_culprit(folder):
+    a, b = (str(folder / "imagesTr" / f"{name}.nii.gz") for name in "ab")
+    with pytest.raises(InputError, match=r"nowhere\.nii.*does not exist"):
+        list_pairs(fixed=a, moving="nowhere.nii")
+    with pytest.raises(InputError, match=r"missing\.nii does not exist"):
+        list_pairs(fixed="missing.nii", moving=b)
+    with pytest.raises(InputError, match="2 moving scans have 1 label"):
+        list_pairs(fixed="x", moving=[a, b], moving_label=[a])
+    with pytest.raises(InputError, match="nothing to match"):
+        list_pairs()
+    with pytest.raises(InputError, match="no moving scan"):
+        list_pairs(fixed=a, moving=a)
+    with pytest.raises(InputError, match="has no 'moving'"):
+        list_pairs(pairs=[{"image": a}])
+    (folder / "broken.json").write_text("{")
+    with pytest.raises(InputError, match=r"broken\.json is no JSON list"):
+        list_pairs(pairs=str(folder / "broken.json"))
+    (folder / "imagesTr" / "bad.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(InputError, match=r"bad\.nii\.gz cannot be read"):
+        list_pairs(fixed=a, moving=str(folder / "imagesTr" / "bad.nii.gz"))
+
+
+def test_label_maps_that_do_not_fit_are_refused(tmp_path):
+    image = save(tmp_path / "scan.nii.gz")
+    good = np.zeros((8, 9, 7))
+    good[2:4] = 205
+    check_label(image, save(tmp_path / "good.nii.gz", good, dtype=np.uint8), codes=[0, 205])
+    check_label(image, save(tmp_path / "empty.nii.gz", 0 * good, dtype=np.uint8))
+    with pytest.raises(InputError, match=r"small\.nii\.gz has another geometry"):
+        check_label(image, save(tmp_path / "small.nii.gz", good[:-1], dtype=np.uint8))
+    with pytest.raises(InputError, match=r"shifted\.nii\.gz has another geometry"):
+        check_label(image, save(tmp_path / "shifted.nii.gz", good, np.diag([2, 1, 1, 1])))
+    with pytest.raises(InputError, match=r"half\.nii\.gz holds 102\.5, which is no label"):
+        check_label(image, save(tmp_path / "half.nii.gz", good / 2))
+    with pytest.raises(InputError, match=r"negative\.nii\.gz holds -205"):
+        check_label(image, save(tmp_path / "negative.nii.gz", -good))
+    with pytest.raises(InputError, match=r"good\.nii\.gz holds the unknown label 205"):
+        check_label(image, str(tmp_path / "good.nii.gz"), codes=[0, 1])
+
+
+def test_propagation_pairs_every_scan_with_every_atlas(folder):
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    pairs = list_propagation(str(folder), f"{images}/[ab].nii.gz", f"{labels}/[ab].nii.gz")
+    assert [(p["image"][-8:], p["moving"][-8:], p["votes"]) for p in pairs] == [
+        ("c.nii.gz", "a.nii.gz", 2),
+        ("c.nii.gz", "b.nii.gz", 2),
+    ]
+    with pytest.raises(InputError, match="--atlas"):
+        list_propagation(str(folder), None, None)
+    with pytest.raises(InputError, match="2 atlases have 1 label"):
+        list_propagation(str(folder), f"{images}/[ab].nii.gz", f"{labels}/a.nii.gz")
+
+
+def test_scans_of_one_name_would_overwrite_each_other(folder):
+    save(folder / "other" / "x" / "b.nii.gz")
+    save(folder / "other" / "y" / "b.nii.gz")
+    with pytest.raises(InputError, match="several scans named b"):
+        list_propagation(str(folder / "other"), f"{folder}/imagesTr/a.nii.gz", f"{folder}/labelsTr/a.nii.gz")
