@@ -14,8 +14,11 @@ from ..errors import InputError
 from ..losses.gvsl_loss import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch
-from .list_pairs import Paths, expand, list_pairs
+from .list_pairs import Paths, expand, list_pairs, same_file
 from .write_match import label_probabilities, label_type, plain, scan_name, world_match, write_nifti
+
+LEAST_SIMILARITY = 1e-3
+"""Of an atlas that votes: even one unlike the scan decides where no other atlas reaches."""
 
 
 def list_propagation(dataset_dir: str, atlas: Paths | None, atlas_label: Paths | None) -> list[dict[str, Any]]:
@@ -39,9 +42,8 @@ def list_propagation(dataset_dir: str, atlas: Paths | None, atlas_label: Paths |
     atlases, labels = expand(atlas), expand(atlas_label)
     if len(atlases) != len(labels):
         raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
-    own = {str(Path(path).resolve()) for path in atlases}
     scans = [scan["image"] for scan in find_scans(dataset_dir, min_subjects=1)]
-    unlabelled = [path for path in scans if str(Path(path).resolve()) not in own]
+    unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = [scan_name(path) for path in unlabelled]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
@@ -60,7 +62,7 @@ class VoteLabels:
     """
     Postprocessing step of the matching evaluator: each atlas votes with its label map, carried over and interpolated
     linearly; when all have, the label map of the scan is written in its own geometry, as
-    ``<output_dir>/<scan>.nii.gz``.
+    ``<output_dir>/<scan>.nii.gz``. Voxels that no atlas reaches get 0, the background, and are counted on the screen.
 
     Args:
         output_dir: where to.
@@ -74,6 +76,7 @@ class VoteLabels:
         self.output_dir, self.vote, self.power = Path(output_dir), vote, power
         self.ncc = LocalNCCLoss()
         self.votes: dict[int, torch.Tensor] = {}
+        self.seen = torch.zeros(1, dtype=torch.bool)
         self.count = 0
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class VoteLabels:
             data: a batch of one pair, see :class:`~scripts.matching.WriteMatch`, with ``votes``.
 
         Returns:
-            the same.
+            the same, after the last atlas of a scan with ``unseen_voxels``, how many no atlas reached.
         """
         match: WorldMatch = world_match(data)
         fixed, label = data["original_image"], data["original_label"]
@@ -93,10 +96,12 @@ class VoteLabels:
         shares = label_probabilities(plain(label).round(), codes, label.affine[0], displacement, grid)
         for code, share in zip(codes.int().tolist(), shares, strict=True):
             self.votes[code] = self.votes.get(code, torch.zeros(1)) + weight * share
+        self.seen = self.seen | (shares.sum(dim=0) >= 0.5)  # within half a voxel of the atlas's grid
         self.count += 1
-        if self.count == int(data["votes"][0]):
-            self._write(scan_name(str(fixed.meta["filename_or_obj"][0])), grid.double().numpy())
-        return data
+        if self.count < int(data["votes"][0]):
+            return data
+        path = str(fixed.meta["filename_or_obj"][0])
+        return {**data, "unseen_voxels": self._write(path, grid.double().numpy())}
 
     def _weight(self, data: dict[str, Any]) -> float:
         if self.vote == "majority":
@@ -105,11 +110,17 @@ class VoteLabels:
         similarity = self.ncc.per_image(
             torch.as_tensor(data["pred"]["warped"]), data["image"].to(displacement), inside_volume(displacement)
         )
-        return float(similarity[0]) ** self.power
+        return max(float(similarity[0]), LEAST_SIMILARITY) ** self.power
 
-    def _write(self, name: str, affine: np.ndarray) -> None:
+    def _write(self, path: str, affine: np.ndarray) -> int:
         codes = torch.as_tensor(sorted(self.votes))
         winner = codes[torch.stack([self.votes[int(code)] for code in codes]).argmax(dim=0)]
+        winner = winner.where(self.seen, 0)
+        unseen = int((~self.seen).sum())
+        if unseen:
+            share = 100 * unseen / self.seen.numel()
+            print(f"{path}: no atlas reaches {share:.1f} % of its voxels, which get 0 (background)", flush=True)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_nifti(winner.numpy().astype(label_type(winner)), affine, self.output_dir / f"{name}.nii.gz")
-        self.votes, self.count = {}, 0
+        write_nifti(winner.numpy().astype(label_type(winner)), affine, self.output_dir / f"{scan_name(path)}.nii.gz")
+        self.votes, self.seen, self.count = {}, torch.zeros(1, dtype=torch.bool), 0
+        return unseen

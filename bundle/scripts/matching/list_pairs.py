@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def expand(paths: Paths) -> list[str]:
     if not found:
         raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
     return found
+
+
+def same_file(first: str, second: str) -> bool:
+    """Whether two paths, however they are spelt, lead to one file or folder; a link leads to what it points at."""
+    return first == second or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))
 
 
 def list_pairs(
@@ -72,11 +78,11 @@ def list_pairs(
         listed = [
             {"image": fixed, "moving": path} | ({"moving_label": label} if label else {})
             for path, label in together
-            if path != fixed
+            if not same_file(path, fixed)
         ]
     elif dataset_dir is not None:
         scans = find_scans(dataset_dir, min_subjects=1)
-        others = [scan for scan in scans if scan["image"] != fixed] if fixed else scans[1:]
+        others = [scan for scan in scans if not same_file(scan["image"], fixed)] if fixed else scans[1:]
         names = {"image": "moving", "label": "moving_label"}
         listed = [
             {"image": fixed or scans[0]["image"], **{names[key]: scan[key] for key in names if key in scan}}

@@ -13,7 +13,8 @@ import torch
 
 from ..errors import InputError
 from ..spatial.displacement import inside_volume
-from ..spatial.scanner_space import WorldMatch, resample, scanner_jacobian_determinant
+from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
+from ..spatial.warp import sample
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
 
@@ -72,12 +73,13 @@ def label_probabilities(label: torch.Tensor, codes: torch.Tensor, *where: Any) -
     Args:
         label: ``(1, D, H, W)``, whole numbers.
         codes: ``(K,)``, the codes asked for.
-        where: further arguments of :func:`~scripts.spatial.resample`.
+        where: arguments of :func:`~scripts.spatial.sampling_positions`.
 
     Returns:
         ``(K, *size)``, within 0..1.
     """
-    return torch.cat([resample((label == code).float(), *where) for code in codes])
+    position = sampling_positions(*where)[None]
+    return torch.cat([sample((label == code).float()[None], position)[0] for code in codes])
 
 
 class WriteMatch:

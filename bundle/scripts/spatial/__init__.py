@@ -3,7 +3,14 @@
 
 from .displacement import inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
-from .scanner_space import WorldMatch, homogeneous, resample, scanner_jacobian_determinant, transform_points
+from .scanner_space import (
+    WorldMatch,
+    homogeneous,
+    resample,
+    sampling_positions,
+    scanner_jacobian_determinant,
+    transform_points,
+)
 from .warp import (
     affine_about_centre,
     affine_displacement,
@@ -30,6 +37,7 @@ __all__ = [
     "linear_matrix",
     "resample",
     "sample",
+    "sampling_positions",
     "scanner_jacobian_determinant",
     "transform_points",
     "voxel_grid",

@@ -101,6 +101,24 @@ class WorldMatch:
         return torch.cat(slabs, dim=1)
 
 
+def sampling_positions(
+    image_affine: torch.Tensor, displacement: torch.Tensor, grid_affine: torch.Tensor
+) -> torch.Tensor:
+    """
+    Where an image is sampled to bring it into the frame of a fixed grid.
+
+    Args:
+        image_affine: ``(N + 1, N + 1)``, voxels of the moving image to millimetres.
+        displacement: ``(N, *size)`` in millimetres at the grid's voxels (see :meth:`WorldMatch.displacement`).
+        grid_affine: ``(N + 1, N + 1)``, voxels of the fixed grid to millimetres.
+
+    Returns:
+        ``(N, *size)``, in voxels of the moving image.
+    """
+    points = transform_points(grid_affine, voxel_grid(displacement.shape[1:], displacement)) + displacement
+    return transform_points(torch.linalg.inv(image_affine.double()), points)
+
+
 def resample(
     image: torch.Tensor,
     image_affine: torch.Tensor,
@@ -123,8 +141,7 @@ def resample(
     Returns:
         ``(C, *size)``.
     """
-    points = transform_points(grid_affine, voxel_grid(displacement.shape[1:], displacement)) + displacement
-    position = transform_points(torch.linalg.inv(image_affine.double()), points)
+    position = sampling_positions(image_affine, displacement, grid_affine)
     return sample(image[None], position[None], mode, padding_mode)[0]
 
 

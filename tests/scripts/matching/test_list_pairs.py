@@ -125,3 +125,16 @@ def test_scans_of_one_name_would_overwrite_each_other(folder):
     save(folder / "other" / "y" / "b.nii.gz")
     with pytest.raises(InputError, match="several scans named b"):
         list_propagation(str(folder / "other"), f"{folder}/imagesTr/a.nii.gz", f"{folder}/labelsTr/a.nii.gz")
+
+
+@pytest.mark.parametrize("spelling", ["./imagesTr/a.nii.gz", "imagesTr/../imagesTr/a.nii.gz", "link.nii.gz"])
+def test_a_scan_is_not_matched_with_itself_however_it_is_spelt(folder, monkeypatch, spelling):
+    """A relative path, a detour and a link are the scan itself, which is left out of the moving ones."""
+    (folder / "link.nii.gz").symlink_to(folder / "imagesTr" / "a.nii.gz")
+    monkeypatch.chdir(folder)
+    for pairs in (
+        list_pairs(fixed=spelling, moving=f"{folder}/imagesTr/*.nii.gz"),
+        list_pairs(str(folder), fixed=spelling),
+        list_propagation(str(folder), spelling, "labelsTr/a.nii.gz"),
+    ):
+        assert [pair["moving" if "votes" not in pair else "image"][-8:] for pair in pairs] == ["b.nii.gz", "c.nii.gz"]
