@@ -6,8 +6,11 @@ from .backbone import UNetBackbone
 from .blocks import UpJoin, after_first, group_norm, initialise
 from .correlation_head import CascadeHead, CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
+from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
+from .local_matching import LocalMatchingHead
 from .matching_head import AffineHead, DeformableHead, RestorationHead, ZMatchingHead, deformable_head, match
+from .place_descriptors import LevelDescriptors, decoder_level
 
 __all__ = [
     "GVSL",
@@ -15,6 +18,9 @@ __all__ = [
     "CascadeHead",
     "CorrelationHead",
     "DeformableHead",
+    "GlobalMatchingHead",
+    "LevelDescriptors",
+    "LocalMatchingHead",
     "Restoration",
     "RestorationHead",
     "SmallVolumeConv3d",
@@ -23,6 +29,7 @@ __all__ = [
     "ZMatchingHead",
     "after_first",
     "checkpoint_activations",
+    "decoder_level",
     "deformable_head",
     "expected_offset",
     "group_norm",

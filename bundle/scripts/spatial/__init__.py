@@ -3,6 +3,8 @@
 
 from .displacement import inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
+from .level_grid import from_level, level_positions, on_level, to_level
+from .robust_affine import AffineFit, robust_affine
 from .scanner_space import (
     WorldMatch,
     homogeneous,
@@ -11,6 +13,8 @@ from .scanner_space import (
     scanner_jacobian_determinant,
     transform_points,
 )
+from .smoothing import box_mean
+from .tissue import tissue
 from .warp import (
     affine_about_centre,
     affine_displacement,
@@ -24,21 +28,29 @@ from .warp import (
 )
 
 __all__ = [
+    "AffineFit",
     "WorldMatch",
     "affine_about_centre",
     "affine_displacement",
+    "box_mean",
     "compose",
     "exponential",
+    "from_level",
     "fuse",
     "grid_sample",
     "homogeneous",
     "inside_volume",
     "jacobian_determinant",
+    "level_positions",
     "linear_matrix",
+    "on_level",
     "resample",
+    "robust_affine",
     "sample",
     "sampling_positions",
     "scanner_jacobian_determinant",
+    "tissue",
+    "to_level",
     "transform_points",
     "voxel_grid",
     "warp",

@@ -5,6 +5,7 @@ from .affine_elastic import RandAffineElasticd, smooth
 from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle
 from .intensity import scale_intensity
 from .label_codes import CodesToClassesd, output_codes
+from .matching_views import RandMatchingViewsd
 from .zoom import Zoomd
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "RandEachd",
     "RandInpaint",
     "RandLocalShuffle",
+    "RandMatchingViewsd",
     "Zoomd",
     "output_codes",
     "scale_intensity",

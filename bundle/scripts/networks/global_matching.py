@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The global part of Z-matching: places that are each other's best match, and a robust affine fit to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..spatial.level_grid import level_positions, on_level
+from ..spatial.robust_affine import robust_affine
+from ..spatial.tissue import tissue
+from .place_descriptors import LevelDescriptors
+
+
+class GlobalMatchingHead(nn.Module):
+    """
+    Affine matching without regression: positions of the fixed image that show tissue look for the most similar place in
+    the whole moving image; those that are found back from there count; a robust least-squares fit gives the affine map.
+
+    Nothing is learned but the descriptors, by :class:`~scripts.losses.PlaceContrastLoss`.
+
+    Args:
+        features: channels of the backbone's levels, from full size down.
+        strides: of the levels whose places are learned; 1 for f^l.
+        widths: channels of their descriptors.
+        stride: of the level that is matched.
+        points: positions of the fixed image.
+        candidates: most similar places whose mean, weighted by the softmax, is where a position is found.
+        reach: how far these may lie from the best one, and within which a position must be found back, in voxels.
+        scale: see :func:`~scripts.spatial.robust_affine`.
+        threshold: see :func:`~scripts.spatial.tissue`.
+        spatial_dims: 2 or 3.
+        temperature: of the softmax, at the start.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int],
+        strides: Sequence[int] = (4, 2, 1),
+        widths: Sequence[int] = (32, 32, 32),
+        stride: int = 2,
+        points: int = 1500,
+        candidates: int = 32,
+        reach: float = 6.0,
+        scale: float = 4.0,
+        threshold: float = 0.04,
+        spatial_dims: int = 3,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.places = LevelDescriptors(features, strides, widths, spatial_dims, temperature)
+        self.stride, self.points, self.candidates = stride, points, candidates
+        self.reach, self.scale, self.threshold = reach, scale, threshold
+
+    @torch.no_grad()
+    def forward(self, fixed: Any, moving: Any) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            fixed: the fixed image and its features, see :class:`~scripts.networks.Levels`.
+            moving: the moving image and its features.
+
+        Returns:
+            ``affine`` ``(B, N, N + 1)``, fixed voxels to moving voxels, and what tells whether to trust it, ``(B,)``
+            each within 0..1: ``agreement``, how well places are found back; ``inliers``, the share of matched places
+            that the map explains; ``conditioning``, 0 where they lie in a plane.
+        """
+        size = fixed.image.shape[2:]
+        ahead, behind = (
+            functional.normalize(self.places(levels, [self.stride])[self.stride].float(), dim=1)
+            for levels in (fixed, moving)
+        )
+        level = ahead.shape[2:]
+        with torch.autocast(ahead.device.type, enabled=False):
+            position = level_positions(size, level, self.stride, ahead)[0].flatten(1).T
+            masks = [
+                on_level(tissue(levels.image, self.threshold), level, self.stride, "zeros").flatten(1) > 0.5
+                for levels in (fixed, moving)
+            ]
+            matched = [
+                self._match(one.flatten(1).T, other.flatten(1).T, here, there, position)
+                for one, other, here, there in zip(ahead, behind, *masks, strict=True)
+            ]
+        names = ("affine", "agreement", "inliers", "conditioning")
+        return dict(zip(names, (torch.stack(values) for values in zip(*matched, strict=True)), strict=True))
+
+    def _match(
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        here: torch.Tensor,
+        there: torch.Tensor,
+        position: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """One pair: unit descriptors ``(M, C)``, masks ``(M,)``, positions ``(M, N)``."""
+        rows, columns = here.nonzero()[:, 0], there.nonzero()[:, 0]
+        dims = position.shape[1]
+        if min(len(rows), len(columns)) < 4 * (dims + 1):
+            none = position.new_zeros(())
+            return torch.eye(dims, dims + 1, device=position.device), none, none, none
+        even = torch.linspace(0, len(rows) - 1, min(self.points, len(rows)), device=rows.device).long()
+        asked, places = rows[even], moving[columns]
+        similarity, index = (fixed[asked] @ places.T).topk(min(self.candidates, len(columns)), dim=1)
+        candidates = position[columns][index]
+        near = (candidates - candidates[:, :1]).norm(dim=2) < self.reach
+        share = (similarity / self.places.temperature(self.stride)).softmax(dim=1) * near
+        target = (candidates * (share / share.sum(dim=1, keepdim=True))[..., None]).sum(dim=1)
+        back = position[rows[(places[index[:, 0]] @ fixed[rows].T).argmax(dim=1)]]
+        agreement = (-(((back - position[asked]).norm(dim=1) / self.reach) ** 2)).exp()
+        fit = robust_affine(position[asked], target, agreement + 1e-4, scale=self.scale)
+        return fit.affine, agreement.mean(), fit.inliers, fit.conditioning

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An affine map fitted to pairs of matched positions of which some are wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class AffineFit(NamedTuple):
+    """
+    An affine map and how far it can be trusted.
+
+    Args:
+        affine: ``(N, N + 1)``, fixed voxels to moving voxels.
+        inliers: share of the pairs' weight that lies within ``2 * scale`` voxels of the map.
+        conditioning: smallest over largest standard deviation of the inliers' positions along their principal axes; 0
+            where they lie in a plane, so that the map is not determined.
+    """
+
+    affine: torch.Tensor
+    inliers: torch.Tensor
+    conditioning: torch.Tensor
+
+
+def robust_affine(
+    source: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    rounds: int = 20,
+    scale: float = 4.0,
+    prior: float = 1e-3,
+) -> AffineFit:
+    """
+    Iteratively reweighted least squares for ``target = A source + t``.
+
+    The weights are those of Geman and McClure, ``1 / (1 + (r / s)^2)^2`` of the residual ``r``; ``s`` begins at 1.5
+    times the median residual, where all pairs count, and shrinks to ``scale`` (graduated non-convexity).
+
+    Args:
+        source: positions ``(K, N)`` in voxels.
+        target: where they are found, ``(K, N)`` in voxels.
+        weight: of each pair, ``(K,)``.
+        rounds: of reweighting.
+        scale: residual, in voxels, at which a pair counts for a quarter in the end.
+        prior: weight of a linear part that is the identity, relative to that of all pairs.
+
+    Returns:
+        the map and its trustworthiness, in float32.
+    """
+    source, target, weight = source.float(), target.float(), weight.float()
+    dims = source.shape[1]
+    centre, spread = source.mean(dim=0), source.std(dim=0, correction=0).mean().clamp(min=1.0)
+    ahead = torch.cat([(source - centre) / spread, torch.ones_like(source[:, :1])], dim=1)
+    moved = (target - centre) / spread
+    identity = torch.eye(dims + 1, dims, device=source.device)
+    damping = torch.diag(torch.tensor([1.0] * dims + [0.0], device=source.device))
+    current, shrinking = weight, 0.1 ** (1.5 / rounds)  # a tenth after two thirds of the rounds
+    bound = None
+    for _ in range(rounds):
+        strength = prior * current.sum().clamp(min=1e-6) * damping
+        normal = ahead.T @ (current[:, None] * ahead) + strength
+        normal = normal + 1e-6 * current.sum().clamp(min=1e-6) * torch.eye(dims + 1, device=source.device)
+        solution = torch.linalg.solve(normal, ahead.T @ (current[:, None] * moved) + strength @ identity)
+        residual = (ahead @ solution - moved).norm(dim=1) * spread
+        wide = 1.5 * residual.median() if bound is None else shrinking * bound
+        bound = wide.clamp(min=scale)
+        current = weight / (1 + (residual / bound) ** 2) ** 2
+    inliers = (weight * (residual < 2 * scale)).sum() / weight.sum().clamp(min=1e-6)
+    share = current / current.sum().clamp(min=1e-6)
+    offset = ahead[:, :dims] - (share[:, None] * ahead[:, :dims]).sum(dim=0)
+    variances = torch.linalg.eigvalsh(offset.T @ (share[:, None] * offset)).clamp(min=0)
+    linear = solution[:dims].T
+    translation = (solution[dims] * spread + centre) - linear @ centre
+    affine = torch.cat([linear, translation[:, None]], dim=1)
+    return AffineFit(affine, inliers, (variances[0] / variances[-1].clamp(min=1e-12)).sqrt())

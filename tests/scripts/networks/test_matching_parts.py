@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The global and the local part of Z-matching find known maps from features that tell places apart."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scripts.errors import InputError
+from scripts.networks import GlobalMatchingHead, LevelDescriptors, LocalMatchingHead, UNetBackbone
+from scripts.spatial import affine_about_centre, affine_displacement, box_mean, linear_matrix, warp
+from torch import nn
+
+SIZE = (40, 48, 44)
+CHANNELS = (12, 12, 12, 12)
+
+
+def scan(size=SIZE, seed=0):
+    """Features of a scan that differ from place to place, smooth over some voxels."""
+    return box_mean(torch.randn(1, 12, *size, generator=torch.Generator().manual_seed(seed)), 6)
+
+
+def levels(full, shown=None):
+    """What a backbone with ideal features would give of an image that shows tissue everywhere, or there."""
+    half, quarter = nn.functional.avg_pool3d(full, 2), nn.functional.avg_pool3d(full, 4)
+    image = torch.ones(1, 1, *SIZE) if shown is None else shown.float()
+    return SimpleNamespace(image=image, local=full, decoder=(quarter, half))
+
+
+def of_backbone(backbone, image):
+    features = backbone.levels(image)
+    return SimpleNamespace(image=image, local=features[1], decoder=features[-2:])
+
+
+def transparent(descriptors):
+    for projection in descriptors.projections:
+        nn.init.dirac_(projection.weight)
+        nn.init.zeros_(projection.bias)
+
+
+def turned(degrees=0.0, scale=1.0, shift=(0.0, 0.0, 0.0), axis=0):
+    angles = torch.zeros(1, 3)
+    angles[0, axis] = math.radians(degrees)
+    linear = linear_matrix(angles, torch.full((1, 3), scale), torch.zeros(1, 6))
+    return affine_about_centre(linear, torch.tensor([shift]), SIZE)
+
+
+def find(affine):
+    """The global match of a scan, and of the same scan seen through a map: that map."""
+    head = GlobalMatchingHead(CHANNELS, strides=(4, 2), widths=(12, 12))
+    transparent(head.places)
+    moving = scan()
+    fixed = warp(moving, affine_displacement(affine, SIZE))
+    shown = warp(torch.ones(1, 1, *SIZE), affine_displacement(affine, SIZE)) > 0.99
+    return head(levels(fixed, shown), levels(moving))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_rotation_is_found(axis):
+    true = turned(15, axis=axis)
+    found = find(true)
+    left = found["affine"][0, :, :3] @ torch.linalg.inv(true[0, :, :3])
+    u, _, v = torch.linalg.svd(left)
+    assert math.degrees(math.acos(min(1.0, (float(torch.trace(u @ v)) - 1) / 2))) < 1.0
+    assert found["agreement"] > 0.6
+    assert found["inliers"] > 0.7
+    assert found["conditioning"] > 0.4
+
+
+@pytest.mark.parametrize("scale", [0.85, 1.2])
+def test_a_scale_is_found(scale):
+    found = find(turned(scale=scale))["affine"]
+    assert torch.linalg.det(found[0, :, :3]).pow(1 / 3) == pytest.approx(scale, rel=0.02)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_shift_is_found_where_a_part_is_outside(share):
+    """With half of one scan not in the other as well."""
+    true = turned(shift=(share * SIZE[0], 0.0, 0.0))
+    centre = torch.tensor([(n - 1) / 2 for n in SIZE])
+    found, expected = (m[0, :, :3] @ centre + m[0, :, 3] for m in (find(true)["affine"], true))
+    assert (found - expected).norm() < 0.02 * SIZE[0]
+
+
+def test_strangers_do_not_agree():
+    head = GlobalMatchingHead(CHANNELS, strides=(4, 2), widths=(12, 12))
+    transparent(head.places)
+    found = head(levels(scan(seed=1)), levels(scan(seed=2)))
+    assert found["inliers"] < 0.3
+    assert found["agreement"] < 0.75 * find(turned(5))["agreement"]
+
+
+def test_without_tissue_the_map_is_the_identity_and_not_trusted():
+    head = GlobalMatchingHead(CHANNELS, strides=(4, 2), widths=(12, 12))
+    nothing = torch.zeros(1, 1, *SIZE)
+    found = head(levels(scan(), nothing), levels(scan(), nothing))
+    torch.testing.assert_close(found["affine"][0], torch.eye(3, 4))
+    assert found["agreement"] == 0
+    assert found["inliers"] == 0
+    assert found["conditioning"] == 0
+
+
+def wave(amplitude=2.5):
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(1, 3, 4, 4, 4, generator=generator) * amplitude
+    return nn.functional.interpolate(noise, size=SIZE, mode="trilinear", align_corners=True)
+
+
+def test_the_local_part_finds_a_smooth_map():
+    """Alone, beginning with a part of it, and started with the truth it stays there."""
+    head = LocalMatchingHead(CHANNELS, widths=(12, 12, 12), temperature=0.02)
+    transparent(head.shapes)
+    moving, true = scan(), wave()
+    fixed = warp(moving, true, padding_mode="border")
+    eye = torch.eye(3, 4)[None]
+    inner = (..., *(slice(6, n - 6) for n in SIZE))
+
+    def error(start):
+        found = head(levels(fixed), levels(moving), eye, start)["local_displacement"]
+        assert found.shape == true.shape
+        return (found - true)[inner].abs().mean() / true[inner].abs().mean()
+
+    with torch.no_grad():
+        alone, helped, stays = error(None), error(0.5 * true), error(true)
+    assert max(alone, helped, stays) < 0.15
+
+
+def test_the_local_part_works_in_the_affine_frame():
+    head = LocalMatchingHead(CHANNELS, widths=(12, 12, 12), temperature=0.02)
+    transparent(head.shapes)
+    moving, affine = scan(), turned(12)
+    fixed = warp(moving, affine_displacement(affine, SIZE), padding_mode="border")
+    inner = (..., *(slice(10, n - 10) for n in SIZE))
+    with torch.no_grad():
+        assert head(levels(fixed), levels(moving), affine)["local_displacement"][inner].abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("size", [(17, 22, 13), (24, 16, 32), (9, 11)])
+@pytest.mark.parametrize("strides", [(4, 2, 1), (4, 2), (2, 1), (1,)])
+def test_any_size_and_every_parameter_learns(size, strides):
+    dims = len(size)
+    backbone = UNetBackbone(dims, 1, (4, 4, 8, 8))
+    head = LocalMatchingHead((4, 4, 8, 8), strides, [1] * len(strides), [4] * len(strides), spatial_dims=dims)
+    images = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
+    fixed, moving = (of_backbone(backbone, image[None]) for image in images)
+    found = head(fixed, moving, None)["local_displacement"]
+    assert found.shape == (1, dims, *size)
+    found.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters() if p.dim() > 1)
+
+
+def test_levels_that_are_not_there_are_refused():
+    with pytest.raises(InputError, match="strides"):
+        LevelDescriptors((4, 8), (4, 2), (8, 8))
+    with pytest.raises(InputError, match="coarse to fine"):
+        LocalMatchingHead((4, 8, 8, 8), strides=(1, 2), radii=(1, 1), widths=(4, 4))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robust affine fit: right with many wrong pairs, and it says where it cannot be trusted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scripts.spatial import affine_about_centre, linear_matrix, robust_affine
+
+
+def pairs(wrong=0.4, count=600, flat=False, seed=0):
+    torch.manual_seed(seed)
+    angles, scales = torch.tensor([[0.2, -0.15, 0.25]]), torch.tensor([[1.1, 0.9, 1.05]])
+    linear = linear_matrix(angles, scales, torch.zeros(1, 6))
+    affine = affine_about_centre(linear, torch.tensor([[4.0, -6.0, 3.0]]), (40, 50, 60))[0]
+    source = torch.rand(count, 3) * torch.tensor([40.0, 50.0, 60.0])
+    if flat:
+        source[:, 0] = 20
+    target = source @ affine[:, :3].T + affine[:, 3] + 0.5 * torch.randn(count, 3)
+    strangers = torch.rand(count) < wrong
+    target[strangers] = torch.rand(int(strangers.sum()), 3) * torch.tensor([40.0, 50.0, 60.0])
+    return affine, source, target
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.4, 0.6])
+def test_wrong_pairs_do_not_count(wrong):
+    affine, source, target = pairs(wrong)
+    fit = robust_affine(source, target, torch.ones(len(source)))
+    corners = torch.tensor([[0.0, 0, 0], [39, 49, 59], [39, 0, 59]])
+    found, true = (corners @ m[:, :3].T + m[:, 3] for m in (fit.affine, affine))
+    assert (found - true).norm(dim=1).max() < 1.0
+    assert abs(float(fit.inliers) - (1 - wrong)) < 0.12
+    assert fit.conditioning > 0.5
+
+
+def test_a_plane_determines_no_map():
+    _, source, target = pairs(flat=True)
+    fit = robust_affine(source, target, torch.ones(len(source)))
+    assert fit.conditioning < 0.05
+    assert fit.affine.isfinite().all()
+
+
+def test_pairs_at_random_are_no_match():
+    _, source, target = pairs(wrong=1.0)
+    assert robust_affine(source, target, torch.ones(len(source))).inliers < 0.3
+
+
+def test_no_weight_leaves_a_finite_map():
+    _, source, target = pairs()
+    assert robust_affine(source, target, torch.zeros(len(source))).affine.isfinite().all()
