@@ -12,6 +12,7 @@ from pathlib import Path
 
 from command import Parser
 from zoo.archive import LARGE, check_zip, read_folder, write_zip
+from zoo.code import import_code
 from zoo.files import METADATA, REPOSITORY, check_files
 
 from scripts.errors import InputError  # isort: skip
@@ -49,6 +50,7 @@ def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: {METADATA} is missing, or gives no name") from error
     full = f"{name}_v{check_files(files, name, folder)['version']}"
+    import_code(files, folder)
     path = out / f"{full}.zip"
     write_zip(files, name, path)
     check_zip(path)

@@ -25,7 +25,7 @@ import zoo.files
 from monai.apps.utils import HashCheckError, check_hash
 from monai.bundle import download_large_files
 from scripts.errors import InputError
-from zoo.archive import check_zip, read_folder, read_zip
+from zoo.archive import check_zip, read_folder, read_zip, write_zip
 from zoo.files import check_files
 
 NAME = "blob_mr_segmentation"
@@ -133,6 +133,33 @@ def weights(content: Any) -> Callable[[Path], Any]:
     return lambda bundle: torch.save(content, bundle / "models" / "model.pt")
 
 
+def code(modules: dict[str, str]) -> Callable[[Path], Any]:
+    """A change that names two components in a configuration, and writes these modules."""
+
+    def change(bundle: Path) -> None:
+        (bundle / "configs" / "train.json").write_text(NAMES_TWO)
+        for name, text in modules.items():
+            path = bundle / "scripts" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+
+    return change
+
+
+def linked(part: str) -> Callable[[Path], Any]:
+    """A change that puts a link where a folder was."""
+
+    def change(bundle: Path) -> None:
+        elsewhere = bundle.parent / "elsewhere"
+        shutil.move(bundle / part, elsewhere)
+        (bundle / part).symlink_to(elsewhere)
+
+    return change
+
+
+NAMES_TWO = '{"network_def": {"_target_": "scripts.networks.Net"}, "run": ["$scripts.errors.say(1)"]}'
+
+
 def metadata(**changes: Any) -> Callable[[Path], Any]:
     """A change of the metadata; None takes an entry away."""
 
@@ -157,6 +184,19 @@ def metadata(**changes: Any) -> Callable[[Path], Any]:
         (
             write("configs/train.json", '{\n"dir": "/home/me/x"}'),
             "configs/train.json, line 2, names a path of one machine",
+        ),
+        (linked("scripts"), "scripts is a link: put what it leads to there"),
+        (code({}), "configs/train.json names scripts.networks.Net, which is not in the bundle"),
+        (code({"errors.py": "say = 1"}), "train.json names scripts.networks.Net, which is not in the bundle"),
+        (code({"networks.py": "Other = 1"}), "train.json names scripts.networks.Net, which is not in the bundle"),
+        (code({"networks.py": "class Net: ..."}), "train.json names scripts.errors.say, which is not in the bundle"),
+        (
+            code({"networks.py": "from .nets import Net", "errors.py": "say = print"}),
+            "scripts/networks.py imports scripts.nets.Net, which is not there",
+        ),
+        (
+            code({"networks.py": "class Net: ...", "errors.py": "import nowhere_at_all\nsay = nowhere_at_all"}),
+            "its scripts do not import: ModuleNotFoundError: No module named 'nowhere_at_all'",
         ),
         (write("docs/data_license.txt", "see C:\\Users"), "docs/data_license.txt, line 1, names a path of one"),
         (write("scripts/a.py", "DATA = '/mnt/scans'"), "scripts/a.py, line 1, names a path of one"),
@@ -187,6 +227,26 @@ def test_what_a_release_must_not_be(
     change(bundle)
     assert message in refusal(capsys, bundle, "--out", tmp_path / "dist")
     assert not list((tmp_path / "dist").iterdir())
+
+
+def test_code_of_several_modules(bundle: Path, tmp_path: Path) -> None:
+    """Names re-exported by a package, submodules, and assignments."""
+    package = {"networks/__init__.py": "from .nets import Net", "networks/nets.py": "from .. import errors\nNet = 1"}
+    code({**package, "errors.py": "try:\n    say = print\nfinally:\n    pass"})(bundle)
+    made(bundle, tmp_path / "dist")
+
+
+def test_a_zip_without_its_code_is_not_complete(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of a zip is run by looking at it."""
+    code({"networks.py": "class Net: ...", "errors.py": "raise SystemExit(1)\nsay = 1"})(bundle)
+    files = read_folder(bundle)
+    zip_path = tmp_path / f"{PACKAGE}.zip"
+    write_zip(files, NAME, zip_path)
+    assert make_zoo.main(["--check", str(zip_path)]) == 0
+    write_zip({path: text for path, text in files.items() if path != "scripts/networks.py"}, NAME, zip_path)
+    assert "names scripts.networks.Net, which is not in the bundle" in refusal(capsys, "--check", zip_path)
 
 
 def test_paths_that_look_like_a_machine_s(bundle: Path) -> None:

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
 from scripts.finetuning import read_table
+
+CT = re.compile(r"\b(CB|CE|HR|LD|MD|NC)?CTA?\b|\bCOMPUTED TOMOGRAPHY\b")
+MR = re.compile(r"\b(F|MP)?MR[AI]?\b|\bT[12]\w*|\b(ADC|DWI|FLAIR|MPRAGE|PDW?|SWI)\b|\bMAGNETIC RESONANCE\b")
+"""Words for either modality, whole ones: "structural" and "functional" hold the letters CT."""
 
 
 def read_description(dataset: Path) -> dict[str, Any]:
@@ -39,17 +44,17 @@ def modality(description: Mapping[str, Any]) -> str:
     CT or MR, from the first channel of dataset.json.
 
     Raises:
-        InputError: when it names neither.
+        InputError: when it names neither, or both.
     """
     channels = description.get("modality")
     if not isinstance(channels, Mapping) or len(channels) != 1:
         raise InputError('dataset.json needs "modality" with one channel, such as {"0": "MRI"}')
-    words = str(next(iter(channels.values()))).upper()
-    if "CT" in words:
-        return "CT"
-    if "MR" in words or words in ("T1", "T2", "FLAIR"):
-        return "MR"
-    raise InputError(f"dataset.json names the modality '{words}': give it as CT or MRI")
+    named = str(next(iter(channels.values())))
+    words = named.upper().replace("_", " ")
+    found = [kind for kind, pattern in {"CT": CT, "MR": MR}.items() if pattern.search(words)]
+    if len(found) != 1:
+        raise InputError(f"dataset.json names the modality '{named}': give it as CT or MRI")
+    return found[0]
 
 
 def structures(description: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:

@@ -51,11 +51,12 @@ def _read(folder: Path) -> dict[str, bytes]:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or LEFT_OUT.fullmatch(name):
+        if LEFT_OUT.fullmatch(name) or LEFT_OUT.fullmatch(f"{name}/"):
             continue
         if path.is_symlink():
-            raise InputError(f"{path} is a link: put the file itself there")
-        files[name] = path.read_bytes()
+            raise InputError(f"{path} is a link: put what it leads to there")
+        if path.is_file():
+            files[name] = path.read_bytes()
     return files
 
 

@@ -14,6 +14,8 @@ import torch
 from jsonschema import Draft201909Validator
 from scripts.errors import InputError, refuse_unsupported
 
+from .code import check_code
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = Path(__file__).parent / "schema" / "meta_schema_20240725.json"
 METADATA, WEIGHTS = "configs/metadata.json", "models/model.pt"
@@ -76,6 +78,7 @@ def check_files(files: Mapping[str, bytes], name: str, source: str | Path) -> di
     for heading in HEADINGS:
         if not any(heading in section for section in sections):
             raise InputError(f"{source}: docs/README.md has no section '{heading}', which the zoo's template has")
+    check_code(files, source)
     _check_weights(files[WEIGHTS], f"{source}: {WEIGHTS}")
     return metadata
 

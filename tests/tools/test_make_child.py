@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the maker of child bundles reads in a data set's own description."""
+
+from __future__ import annotations
+
+import pytest
+from child.description import modality
+from scripts.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("named", "kind"),
+    [
+        *(
+            (word, "MR")
+            for word in ("MRI", "MR", "structural MRI", "functional MRI", "fMRI", "T1", "T1w", "t2w", "FLAIR")
+        ),
+        *((word, "MR") for word in ("T1-weighted", "T1_MRI", "3T MRI", "T1Gd", "PD-weighted", "Magnetic resonance")),
+        *(
+            (word, "CT")
+            for word in ("CT", "ct", "CTA", "chest CT", "CBCT", "contrast-enhanced CT", "Computed Tomography")
+        ),
+    ],
+)
+def test_the_modality_is_read_by_words(named: str, kind: str) -> None:
+    assert modality({"modality": {"0": named}}) == kind
+
+
+@pytest.mark.parametrize("named", ["US", "structural", "SPECT", "PET", "CT or MRI", "actinic", ""])
+def test_a_modality_that_is_none_or_two_is_refused(named: str) -> None:
+    with pytest.raises(InputError, match="give it as CT or MRI"):
+        modality({"modality": {"0": named}})
+
+
+@pytest.mark.parametrize("channels", [None, {}, {"0": "MRI", "1": "MRI"}, "MRI"])
+def test_one_channel_is_needed(channels: object) -> None:
+    with pytest.raises(InputError, match='needs "modality" with one channel'):
+        modality({"modality": channels})
