@@ -24,11 +24,13 @@ help:  ## list the commands
 
 setup: $(READY)  ## make the virtual environment (keep your own torch: VENV_FLAGS=--system-site-packages)
 
-# A torch that is there already stays: its pin is left out then.
+# A torch that is there already stays: its pin is left out then. nnU-Net's networks are installed without what only
+# those of them need that are not used here.
 $(READY): constraints.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	if $(PY) -c "import torch" 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
 	$(PY) -m pip install --quiet --constraint $(VENV)/constraints.txt ".[dev]"
+	$(PY) -m pip install --quiet --no-deps --constraint $(VENV)/constraints.txt dynamic_network_architectures
 	touch $@
 
 phantoms: $(READY)  ## make the built-in phantom cohort (SUBJECTS=12) in data/phantoms

@@ -10,7 +10,8 @@ The names of the format "documented" are those of ``UNetBackbone``, which loads 
   and ``adn.N.bias`` of the GroupNorm; then a LeakyReLU of slope 0.2.
 
 The names of the format "monai" are those of ``monai.networks.nets.BasicUNet``, of whose layers only the encoder's are
-the same.
+the same. A network of MONAI's or nnU-Net's that was pre-trained as the backbone (``NetworkBackbone``) is written under
+its own names, whatever the format: it loads them strictly.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ from scripts.networks import UNetBackbone, group_norm
 from scripts.training import load_weights
 
 MONAI_LEVELS = 5
+NETWORK = "network."
+"""Before the names of a network that is the backbone as it is."""
 
 
-def read_backbone(content: Any, source: Path) -> UNetBackbone:
+def backbone_weights(content: Any, source: Path) -> dict[str, torch.Tensor]:
     """
-    The backbone of a ``model.pt`` or ``checkpoint.pt``.
+    The weights of the backbone in a ``model.pt`` or ``checkpoint.pt``, by its names.
 
     Args:
         content: of the file.
         source: where it comes from, for the message.
 
     Raises:
-        InputError: when it does not hold exactly one whole backbone.
+        InputError: when it holds none, or something that is no weight.
     """
     if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
         content = content["network"]
@@ -55,8 +58,23 @@ def read_backbone(content: Any, source: Path) -> UNetBackbone:
     if not weights:
         raise InputError(f"{source} holds no backbone: pass the model.pt of a training")
     for name, value in weights.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.isfinite().all():
+        number = isinstance(value, torch.Tensor) and (value.is_floating_point() or name.startswith(NETWORK))
+        if not number or not value.isfinite().all():
             raise InputError(f"{source}: {prefix}{name} is no tensor of finite floating-point numbers")
+    return weights
+
+
+def read_backbone(weights: Mapping[str, torch.Tensor], source: Path) -> UNetBackbone:
+    """
+    The backbone that has these weights.
+
+    Args:
+        weights: see :func:`backbone_weights`.
+        source: where they come from, for the message.
+
+    Raises:
+        InputError: when they are not exactly one whole backbone.
+    """
     blocks = ["stem"]
     while f"downs.{len(blocks) - 1}.convs.conv_0.conv.weight" in weights:
         blocks.append(f"downs.{len(blocks) - 1}.convs")
@@ -119,6 +137,16 @@ def monai(backbone: UNetBackbone) -> tuple[dict[str, torch.Tensor], list[str]]:
     return result, report
 
 
+def network(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The weights of a :class:`~scripts.networks.NetworkBackbone` by the names of the network in it."""
+    own = {name.removeprefix(NETWORK): value for name, value in weights.items()}
+    parts = dict.fromkeys(name.split(".")[0] for name in own)
+    return own, [
+        f"written, all {len(own)}: {', '.join(parts)}",
+        "load into: the network of the configuration, as it is; its last layer is still random",
+    ]
+
+
 def blocks_of(names: Sequence[str] | Mapping[str, torch.Tensor]) -> list[str]:
     """The levels that tensors belong to, once each, in order."""
     return list(dict.fromkeys(name.split(".conv")[0] for name in names))
@@ -129,8 +157,19 @@ FORMATS = {"documented": documented, "monai": monai}
 
 def convert(content: Any, source: Path, form: str) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Translate a file's content; see :func:`run`."""
-    weights, report = FORMATS[form](read_backbone(content, source))
-    return {name: value.contiguous() for name, value in weights.items()}, report
+    weights = backbone_weights(content, source)
+    if any(name.startswith(NETWORK) for name in weights):
+        weights, report = network(weights)
+    else:
+        weights, report = FORMATS[form](read_backbone(weights, source))
+    return one_each(weights), report
+
+
+def one_each(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous tensors; those that a network has under two names stay one."""
+    made: dict[tuple[int, int], torch.Tensor] = {}
+    keys = {name: (value.data_ptr(), value.numel()) for name, value in weights.items()}
+    return {name: made.setdefault(keys[name], value.contiguous()) for name, value in weights.items()}
 
 
 def write(weights: Mapping[str, torch.Tensor], out: Path) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import export_backbone
 import pytest
 import torch
-from monai.networks.nets import BasicUNet
-from scripts.networks import GVSL, DeformableHead, RestorationHead, UNetBackbone, group_norm
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR
+from scripts.networks import GVSL, DeformableHead, NetworkBackbone, RestorationHead, UNetBackbone, group_norm
 from torch import nn
 
 UNEQUAL = (8, 16, 24, 32, 40)
@@ -107,6 +108,29 @@ def encoded(net: BasicUNet, image: torch.Tensor, levels: int) -> list[torch.Tens
             image = module(image)
             outputs.append(image)
     return outputs
+
+
+@pytest.mark.parametrize("form", ["documented", "monai"])
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (partial(SegResNet, init_filters=8, blocks_down=(1, 1), blocks_up=(1,)), ("down_layers.1", "conv_final.2")),
+        (partial(DynUNet, 3, 1, 2, [3] * 3, [1, 2, 2], [2, 2], filters=[4, 8, 12]), ("bottleneck", "output_block")),
+        (partial(SwinUNETR, 1, 2, depths=(1,) * 4, num_heads=(1,) * 4, feature_size=12), ("encoder10", "out")),
+    ],
+)
+def test_a_network_that_is_the_backbone_is_written_as_it_is(
+    make: Callable[[], nn.Module], layers: tuple[str, str], form: str, tmp_path: Path
+) -> None:
+    backbone = NetworkBackbone(make, *layers).to(memory_format=torch.channels_last_3d)
+    weights = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    result = exported({**weights, "warp.unused": torch.zeros(1)}, tmp_path, "--format", form)
+    plain = make()
+    plain.load_state_dict(result)  # strictly
+    for name, value in backbone.network.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], value), name
+    storages = {value.data_ptr() for value in result.values()}
+    assert len(storages) == len({value.data_ptr() for value in plain.state_dict().values()})  # none doubled
 
 
 LAST = "backbone.ups.0.convs.conv_1.adn.N.bias"

@@ -2,8 +2,9 @@
 """The backbone, the heads and the whole GVSL network."""
 
 from .activation_checkpointing import checkpoint_activations
+from .adapters import NetworkBackbone
 from .backbone import UNetBackbone
-from .blocks import UpJoin, after_first, group_norm, initialise
+from .blocks import UpJoin, after_first, group_norm, initialise, padding_to_multiple
 from .correlation_head import CascadeHead, CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
 from .global_matching import GlobalMatchingHead
@@ -21,6 +22,7 @@ __all__ = [
     "GlobalMatchingHead",
     "LevelDescriptors",
     "LocalMatchingHead",
+    "NetworkBackbone",
     "Restoration",
     "RestorationHead",
     "SmallVolumeConv3d",
@@ -35,5 +37,6 @@ __all__ = [
     "group_norm",
     "initialise",
     "match",
+    "padding_to_multiple",
     "part_convolutions",
 ]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
-from .blocks import LEAKY_RELU, UpJoin, group_norm, initialise
+from .blocks import LEAKY_RELU, UpJoin, group_norm, initialise, padding_to_multiple
 
 
 class UNetBackbone(nn.Module):
@@ -131,9 +131,4 @@ class UNetBackbone(nn.Module):
 
     def padding(self, size: list[int]) -> list[int]:
         """Zeros before and after each axis, last axis first (as ``torch.nn.functional.pad`` takes them)."""
-        multiple = 1 << len(self.downs)  # a power would be a float in TorchScript
-        zeros: list[int] = []
-        for n in size[::-1]:
-            missing = -n % multiple
-            zeros += [missing // 2, missing - missing // 2]
-        return zeros
+        return padding_to_multiple(size, 1 << len(self.downs))  # a power would be a float in TorchScript

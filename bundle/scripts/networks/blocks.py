@@ -23,6 +23,24 @@ def group_norm(channels: int, channels_per_group: int = 8) -> tuple[str, dict]:
     return "group", {"num_groups": next(n for n in range(wanted, 0, -1) if channels % n == 0)}
 
 
+def padding_to_multiple(size: list[int], multiple: int) -> list[int]:
+    """
+    Zeros before and after each axis that make its length a multiple, last axis first.
+
+    Args:
+        size: lengths of the axes.
+        multiple: of which each length becomes one.
+
+    Returns:
+        two numbers an axis, as ``torch.nn.functional.pad`` takes them.
+    """
+    zeros: list[int] = []
+    for n in size[::-1]:
+        missing = -n % multiple
+        zeros += [missing // 2, missing - missing // 2]
+    return zeros
+
+
 def after_first(convs: Any, features: torch.Tensor) -> torch.Tensor:
     """What follows the first convolution of a ``TwoConv``: ``(B, out channels, D, H, W)`` both."""
     return convs.conv_1(convs.conv_0.adn(features))
