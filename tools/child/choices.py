@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, Orientation
-from scripts.data import find_scans
+from monai.transforms import Orientation
+from scripts.data import LoadScan, find_scans
 from scripts.errors import InputError
 
 from .description import modality, patient_classes, read_description, structures
@@ -68,7 +68,7 @@ class Choices:
 
 def _grid(path: str) -> tuple[list[int], list[float]]:
     """Shape and spacing of a scan turned to right, anterior, superior."""
-    image = Orientation("RAS", labels=None)(LoadImage(image_only=True, ensure_channel_first=True)(path))
+    image = Orientation("RAS", labels=None)(LoadScan()(path))
     assert isinstance(image, MetaTensor)
     return list(image.shape[1:]), [float(value) for value in image.pixdim]
 

@@ -3,19 +3,28 @@
 
 from .cache import DiskCache, blame_file, cached_dataset, prepared
 from .cohorts import by_cohort, find_cohorts, split_subjects
+from .dicom_series import file_stamp, series_paths
 from .find_scans import find_scans
 from .folder_layouts import check_layout, laid_out_images, listed_images
+from .geometry import ScanGeometry, UnusableScan
 from .labels import check_case, check_label
 from .pair_dataset import PairDataset
-from .reading import check_scan, file_stamp, set_up_readers
+from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
+from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
 from .splits import chosen_part, split_cases
 
 __all__ = [
     "CaseDraws",
     "DiskCache",
     "DrawSampler",
+    "LoadScan",
+    "LoadScand",
     "PairDataset",
+    "ScanCheck",
+    "ScanGeometry",
+    "ScanReader",
+    "UnusableScan",
     "blame_file",
     "by_cohort",
     "cached_dataset",
@@ -27,10 +36,14 @@ __all__ = [
     "file_stamp",
     "find_cohorts",
     "find_scans",
+    "inspect_scan",
     "laid_out_images",
     "listed_images",
     "prepared",
-    "set_up_readers",
+    "read_scan",
+    "scan_exists",
+    "scan_geometry",
+    "series_paths",
     "split_cases",
     "split_subjects",
 ]

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..files import load_file, save_atomically
-from .reading import check_scan, file_stamp
+from .dicom_series import file_stamp
+from .scan_checks import check_scan
 
 
 class DiskCache(PersistentDataset):

@@ -15,25 +15,17 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import InputError, refuse_or_leave_out
+from .dicom_series import file_stamp, is_dicom, series_paths
 from .folder_layouts import laid_out_images, listed_images
-from .reading import check_scan, file_stamp
+from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions
 
 VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 SubjectKey = str | Callable[[str], Any] | None
 
 
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return True
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _walk(folder: Path) -> list[Path]:
-    """Volume files, and folders that hold a DICOM series, in alphabetical order."""
+    """Volume files, and DICOM series, in alphabetical order."""
     found: list[Path] = []
     seen: set[str] = set()  # links may lead back
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -45,8 +37,8 @@ def _walk(folder: Path) -> list[Path]:
         files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
         volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
         found += volumes
-        if not volumes and any(_is_dicom(path) for path in files):
-            found.append(Path(root))
+        if not volumes and any(path.is_file() and is_dicom(path) for path in files):
+            found += [Path(path) for path in series_paths(root)]
     return sorted(found)
 
 
@@ -72,9 +64,9 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
 
 def _check_all(
     paths: Sequence[str], spatial_dims: int, min_size: int, record: Path | None, workers: int
-) -> dict[str, str]:
-    """Problems by path. What was found good is remembered in ``record`` by path, size and time of change."""
-    known: dict[str, list] = {}
+) -> dict[str, ScanCheck]:
+    """Checks by path. What was found good is remembered in ``record`` by path, size and time of change."""
+    known: dict[str, Any] = {}
     if record is not None and record.is_file():
         with suppress(ValueError):  # a record cut short by a crash is made anew
             known = json.loads(record.read_text(encoding="utf-8"))
@@ -82,21 +74,30 @@ def _check_all(
     def stamp(path: str) -> list[int]:
         return [*file_stamp(path), spatial_dims, min_size]
 
-    unknown = [path for path in paths if not os.path.exists(path) or known.get(path) != stamp(path)]
+    stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
+    checks = {
+        path: ScanCheck(None, found["notes"], tuple(found["size"]), tuple(found["spacing"]))
+        for path, stamped in stamps.items()
+        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped
+    }
+    unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda path: check_scan(path, spatial_dims, min_size), unknown)
-        found = dict(zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True))
-    problems = {path: problem for path, problem in found.items() if problem is not None}
+        results = pool.map(lambda path: inspect_scan(path, spatial_dims, min_size), unknown)
+        checks |= zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True)
     if record is not None:
-        good = known | {path: stamp(path) for path in paths if path not in problems}
+        good = {
+            path: {"stamp": stamps[path], "notes": check.notes, "size": check.size, "spacing": check.spacing}
+            for path, check in checks.items()
+            if check.problem is None
+        }
         try:
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(good, indent=1), encoding="utf-8")
+            record.write_text(json.dumps(known | good, indent=1), encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"cache_dir {record.parent} cannot be written ({error.strerror}): pass another --cache_dir"
             ) from error
-    return problems
+    return {path: checks[path] for path in paths}
 
 
 def find_scans(
@@ -154,8 +155,10 @@ def find_scans(
     if not items:
         raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
-    problems = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
+    checks = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
+    problems = {path: check.problem for path, check in checks.items() if check.problem}
     refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
+    tell_decisions({path: check for path, check in checks.items() if path not in problems})
     usable = [item for item in items if item["image"] not in problems]
     scans = [
         {key: item[key] for key in ("image", "label", "missing_label") if key in item}

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import LoadImage
 
 from ..errors import InputError
-from .reading import check_scan
+from .reading import LoadScan
+from .scan_checks import check_scan
 
 GEOMETRY_TOLERANCE = 1e-2
 """Millimetres by which the affine matrices of an image and its label may differ."""
@@ -30,7 +30,7 @@ def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | Non
     """
     if "label" not in case:
         return "has no label file" + (f": {case['missing_label']} is missing" if "missing_label" in case else ""), []
-    load = LoadImage(image_only=True, ensure_channel_first=True)
+    load = LoadScan()
     try:
         image, label = load(case["image"]), load(case["label"])
     except Exception as error:  # damaged files raise anything
@@ -64,7 +64,7 @@ def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> N
     problem = check_scan(label, constant=True)
     if problem is not None:
         raise InputError(f"{label} {problem}")
-    load = LoadImage(image_only=True, ensure_channel_first=True)
+    load = LoadScan()
     scan, values = load(image), load(label)
     if scan.shape != values.shape or not np.allclose(scan.affine, values.affine, atol=1e-2):
         raise InputError(

@@ -1,85 +1,229 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How scans are read, and whether they can be."""
+"""How scans are read, and whether they can be: one routine for every format, which checks where they lie."""
 
 from __future__ import annotations
 
-import os
-from functools import cache
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import itk
 import nibabel as nib
 import numpy as np
-from monai.data import ITKReader
-from monai.data.nvimgcodec_pydicom_plugin import is_nvimgcodec_available
-from monai.transforms import SUPPORTED_READERS, LoadImage
+from monai.config import DtypeLike, KeysCollection
+from monai.data.image_reader import ImageReader
+from monai.transforms import LoadImage, LoadImaged, MapTransform
+from monai.utils import MetaKeys, ensure_tuple
+
+from ..errors import InputError
+from .dicom_series import find_series
+from .dicom_stack import read_pixels, stack
+from .geometry import ScanGeometry, UnusableScan, check_affine, voxel_size
+from .nifti_geometry import itk_affine, nifti_geometry, open_nifti, read_header
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+MAX_VOXELS = 2**30
+"""Voxels of a scan at the voxel size asked for; 4 GB as float32, of which preparing takes several."""
 
 
-def set_up_readers() -> None:
+class ScanReader(ImageReader):
     """
-    Accept what public files have, and warn of nothing that nobody asked for.
-
-    Some files (CANDI's) store rotations rounded a little beyond unit length, which nibabel refuses by default. MONAI
-    makes every reader it knows for every ``LoadImage``, and the one for NVIDIA GPUs warns twice each time where its
-    library is not there: it is left out then, unless ``MONAI_DICOM_READER`` names a reader.
+    MONAI reader of NIfTI files, DICOM series (a folder, a series of one, a file), NRRD and MetaImage files. The affine
+    matrix is in millimetres whatever the file's unit; ``original_affine`` is the one that ITK-based tools give the same
+    file, which MONAI Label writes with.
     """
-    nib.Nifti1Header.quaternion_threshold = 10 * np.finfo(np.float32).eps
-    if not is_nvimgcodec_available() and "MONAI_DICOM_READER" not in os.environ:
-        SUPPORTED_READERS.pop("nvimgcodecpydicomreader", None)
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """Every path is tried: what cannot be read is named."""
+        return True
+
+    def read(self, data: Any, **_: Any) -> tuple[ScanGeometry, np.ndarray]:
+        """
+        Args:
+            data: a path.
+
+        Returns:
+            where the scan lies, and its values, see :func:`read_scan`.
+        """
+        (path,) = ensure_tuple(data)
+        try:
+            return read_scan(str(path))
+        except UnusableScan as error:
+            raise InputError(f"{path} {error}") from error
+
+    def get_data(self, img: tuple[ScanGeometry, np.ndarray]) -> tuple[np.ndarray, dict]:
+        """
+        Args:
+            img: of :meth:`read`.
+
+        Returns:
+            the values, ``(D, H, W)`` or ``(D, H, W, C)``, and MONAI's meta data.
+        """
+        geometry, array = img
+        in_itk = geometry.affine if geometry.itk_affine is None else geometry.itk_affine
+        return array, {
+            MetaKeys.AFFINE: geometry.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: in_itk.copy(),
+            MetaKeys.SPACE: "RAS",
+            MetaKeys.SPATIAL_SHAPE: np.asarray(geometry.size),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == len(geometry.size) else -1,
+        }
 
 
-class _SeriesReader(ITKReader):
-    """Tells how uneven slices lie, in slices: ITK drops unreadable ones and stretches the rest over the gap."""
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        array, meta = super().get_data(img)
-        deviation = dict(img).get("ITK_non_uniform_sampling_deviation", 0)
-        return array, {**meta, "gap": deviation / list(img.GetSpacing())[-1]}
-
-
-@cache
-def _loader(series: bool) -> LoadImage:
-    return LoadImage(reader=_SeriesReader if series else None, image_only=True, ensure_channel_first=True)
-
-
-def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
+def scan_geometry(path: str) -> ScanGeometry:
     """
-    What makes a scan unusable.
+    Where a scan lies, from its header alone.
+
+    Raises:
+        UnusableScan: where that is not valid or not known.
+    """
+    if path.lower().endswith(NIFTI_ENDINGS):
+        return nifti_geometry(path)
+    if path.lower().endswith(ITK_ENDINGS):
+        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=path)
+        reader.UpdateOutputInformation()
+        return _itk_geometry(path, reader.GetOutput())
+    return stack(find_series(path))[0]
+
+
+def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
+    """
+    Read a scan.
 
     Args:
-        path: a volume file or the folder of a DICOM series.
-        spatial_dims: 2 or 3.
-        min_size: voxels that each axis must have.
-        constant: accept an image that is the same everywhere (an empty label map).
+        path: a NIfTI, NRRD or MetaImage file, a folder of one DICOM series, ``folder/SERIES`` or a DICOM file.
 
     Returns:
-        the problem and its remedy; None for a usable scan.
+        its geometry, and its values as the file has them, ``(D, H, W)`` or ``(D, H, W, C)``.
+
+    Raises:
+        UnusableScan: see :func:`scan_geometry`; for complex numbers or colours.
     """
-    if not os.path.exists(path):
-        return "does not exist; correct dataset.json"
-    try:
-        scan = _loader(os.path.isdir(path))(path)
-        image, affine = np.asarray(scan), np.asarray(scan.affine)
-    except Exception as error:  # a damaged file may raise anything, from any reader
-        reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
-        return f"cannot be read ({reason}); it is damaged or of another format: copy it anew or remove it"
-    if scan.meta.get("gap", 0) > 0.5:
-        return "lacks slices: some are missing or damaged; copy the series anew or remove it"
-    channels, size = image.shape[0], image.shape[1:]
-    if channels != 1:
-        return f"holds {channels} volumes or colours; store one scan a file"
-    if len(size) != spatial_dims or min(size) < min_size:
-        shown = " x ".join(str(n) for n in size)
-        return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
-    if not np.isfinite(image).all():
-        return f"has {np.count_nonzero(~np.isfinite(image))} voxels that are NaN or infinite; replace them"
-    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        return "has no valid orientation and spacing (its affine matrix is singular); correct the header"
-    if not constant and image.min() == image.max():
-        return f"is constant (every voxel is {image.flat[0]:g}); remove it"
-    return None
+    if path.lower().endswith(NIFTI_ENDINGS):
+        header = read_header(path)
+        kind = header.get_data_dtype()
+        if kind.kind == "c":
+            raise UnusableScan("holds complex numbers; store their magnitude (numpy.abs)")
+        if kind.names:
+            raise UnusableScan(f"holds colours ({''.join(kind.names)}); store one grey value a voxel")
+        geometry = nifti_geometry(path, header)
+        with open_nifti(path) as file:
+            array = np.asanyarray(nib.arrayproxy.ArrayProxy(file, header))
+        channels = [-1] if array.size > np.prod(geometry.size) else []
+        array = array.reshape(*geometry.size, *channels, order="F")
+        return geometry, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if path.lower().endswith(ITK_ENDINGS):
+        image = itk.imread(path)
+        array = itk.array_from_image(image).T
+        return _itk_geometry(path, image), array if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(
+            array, 0, -1
+        )
+    geometry, slices = stack(find_series(path))
+    return geometry, read_pixels(slices)
 
 
-def file_stamp(path: str) -> list[int]:
-    """Size and time of the last change of a file, or of all files of a folder."""
-    states = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
-    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]
+def _itk_geometry(path: str, image: Any) -> ScanGeometry:
+    if path.lower().endswith((".nrrd", ".nhdr")):
+        with Path(path).open("rb") as file:
+            head = file.read(2**16).split(b"\n\n")[0].decode("latin-1")
+        units = re.search(r"^space units:\s*(.*)$", head, re.MULTILINE)
+        other = sorted(set(re.findall(r'"([^"]*)"', units.group(1))) - {"mm", "millimeter", ""}) if units else []
+        if other:
+            raise UnusableScan(f"has its space in {other[0]}, which ITK takes for millimetres; store it in millimetres")
+    affine = itk_affine(image)
+    check_affine(affine)
+    return ScanGeometry(affine, tuple(int(n) for n in itk.size(image))[:3], affine)
+
+
+class LoadScan(LoadImage):
+    """
+    MONAI's ``LoadImage`` with :class:`ScanReader` as its one reader: MONAI's own makes every reader it knows, and asks
+    them in turn. Channels come first.
+
+    Args:
+        dtype: of the values; None keeps the file's.
+    """
+
+    def __init__(self, dtype: DtypeLike = np.float32) -> None:
+        self.readers, self.auto_select = [ScanReader()], True
+        self.image_only, self.dtype, self.ensure_channel_first = True, dtype, True
+        self.simple_keys, self.pattern, self.sep, self.expanduser = False, None, ".", True
+
+
+class LoadScand(LoadImaged):
+    """
+    MONAI's ``LoadImaged`` with :class:`LoadScan`; what would be enormous, or vanish, at the voxel size that preparing
+    brings it to is refused before memory is taken.
+
+    Args:
+        keys: of paths.
+        pixdim: millimetres of the voxels that the scan will be resampled to; None for no such step.
+        max_voxels: that it may have then.
+        allow_missing_keys: skip keys that are not there.
+        dtype: of the values; None keeps the file's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        pixdim: Sequence[float] | None = None,
+        max_voxels: int = MAX_VOXELS,
+        allow_missing_keys: bool = False,
+        dtype: DtypeLike = np.float32,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self._loader = LoadScan(dtype)
+        self.meta_keys, self.meta_key_postfix = (None,) * len(self.keys), ("meta_dict",) * len(self.keys)
+        self.overwriting = False
+        self.pixdim, self.max_voxels = pixdim, max_voxels
+
+    def __call__(self, data: Mapping[str, Any], reader: ImageReader | None = None) -> dict[str, Any]:
+        """
+        Args:
+            data: paths by key; ``zoom`` makes the voxels of this scan so many times finer.
+            reader: another one.
+
+        Returns:
+            the same with the scans, ``(C, D, H, W)``.
+
+        Raises:
+            InputError: for what cannot be read, or does not fit the voxel size.
+        """
+        for key in self.key_iterator(dict(data)):  # type: ignore[arg-type]
+            try:
+                geometry = scan_geometry(str(data[key]))
+                if self.pixdim is not None:
+                    check_resampled(geometry, self.pixdim, self.max_voxels, float(data.get("zoom", 1.0)))
+                if not self._loader.image_only and geometry.itk_affine is None:  # only MONAI Label asks for meta data
+                    raise UnusableScan("is sheared: neither 3D Slicer nor ITK, which writes the answer, can show it")
+            except UnusableScan as error:
+                raise InputError(f"{data[key]} {error}") from error
+        return super().__call__(data, reader)
+
+
+def check_resampled(geometry: ScanGeometry, pixdim: Sequence[float], max_voxels: int, zoom: float = 1.0) -> None:
+    """
+    Refuse a scan that would be enormous, or vanish, at another voxel size.
+
+    Args:
+        geometry: of the scan.
+        pixdim: the voxel size, in millimetres.
+        max_voxels: it may have then.
+        zoom: how many times larger the scan is taken for.
+
+    Raises:
+        UnusableScan: saying how large the scan says it is.
+    """
+    extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
+    voxels = np.maximum(1, np.round(extent * zoom / np.asarray(pixdim, dtype=float)[: len(extent)]))
+    if voxels.prod() <= max_voxels and voxels.max() >= 4:
+        return
+    shown, large = (" x ".join(f"{value:.4g}" for value in values) for values in (voxels, extent))
+    what = "enormous" if voxels.prod() > max_voxels else "next to nothing"
+    raise UnusableScan(
+        f"would be {what}, {shown} voxels, at the voxel size {list(pixdim)} mm asked for: its header says that it is "
+        f"{large} mm large; correct its voxel size or unit (pixdim, sform, xyzt_units), or pass another --pixdim"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data.find_scans import SubjectKey, find_scans
 from ..data.labels import check_case
-from ..data.reading import check_scan
+from ..data.scan_checks import check_scan
 from ..errors import InputError, check_flags, refuse_or_leave_out
 
 

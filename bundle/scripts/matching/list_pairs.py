@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data.find_scans import find_scans
 from ..data.labels import check_label
-from ..data.reading import check_scan
+from ..data.scan_checks import check_scan
 from ..errors import InputError
 
 Paths = str | Sequence[str]

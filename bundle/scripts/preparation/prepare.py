@@ -9,19 +9,18 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import ITKWriter, MetaTensor, NibabelWriter
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from ..data.folder_layouts import laid_out_images
 from ..data.labels import GEOMETRY_TOLERANCE
-from ..data.reading import check_scan
+from ..data.reading import LoadScan
+from ..data.scan_checks import check_scan
 from ..errors import InputError, check_flags, check_numbers, refuse_or_leave_out
 
 WRITERS = {".nii": NibabelWriter, ".nii.gz": NibabelWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
@@ -29,11 +28,6 @@ WRITERS = {".nii": NibabelWriter, ".nii.gz": NibabelWriter, ".nrrd": ITKWriter, 
 RECORD = "prepared.json"
 
 Step = Callable[[MetaTensor, MetaTensor | None], tuple[MetaTensor, MetaTensor | None]]
-
-
-@cache
-def _loader() -> LoadImage:
-    return LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
 
 
 def write_image(image: MetaTensor, path: Path) -> None:
@@ -80,7 +74,7 @@ def prepare_case(case: Mapping[str, str], targets: Mapping[str, str], step: Step
     problem = check_scan(case["image"])
     if problem:
         return problem
-    load = _loader()
+    load = LoadScan(dtype=None)
     image, label = load(case["image"]), None
     if "label" in case:
         if not os.path.isfile(case["label"]):

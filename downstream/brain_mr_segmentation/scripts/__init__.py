@@ -7,7 +7,3 @@ _SHARED = Path(__file__).resolve().parents[3] / "bundle" / "scripts"
 if not _SHARED.is_dir():
     raise ImportError(f"{Path(__file__).parents[1]} lacks its code: take dist/{Path(__file__).parents[1].name}.zip")
 __path__.append(str(_SHARED))
-
-from .data.reading import set_up_readers  # noqa: E402
-
-set_up_readers()

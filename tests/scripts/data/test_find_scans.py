@@ -170,9 +170,11 @@ class TestRecordOfChecks:
     @pytest.fixture
     def checked(self, monkeypatch):
         """Names of the scans read by the check."""
-        names, check = [], find_scans_module.check_scan
+        names, check = [], find_scans_module.inspect_scan
         monkeypatch.setattr(
-            find_scans_module, "check_scan", lambda path, *rest: (names.append(Path(path).name), check(path, *rest))[1]
+            find_scans_module,
+            "inspect_scan",
+            lambda path, *rest: (names.append(Path(path).name), check(path, *rest))[1],
         )
         return names
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes a scan unusable, and what had to be decided about where it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .dicom_series import is_series
+from .geometry import ScanGeometry, UnusableScan, voxel_size
+from .reading import read_scan
+
+LARGEST = 5000.0
+"""Millimetres of the longest axis that a scan may have: more says that its unit or voxel size is wrong."""
+
+
+@dataclass(frozen=True)
+class ScanCheck:
+    """
+    What checking a scan found.
+
+    Args:
+        problem: what makes it unusable, and its remedy; None for a usable scan.
+        notes: what had to be decided about its geometry, by kind.
+        size: voxels of its axes.
+        spacing: their sizes in millimetres.
+    """
+
+    problem: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+
+
+def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
+    """The problem that :func:`inspect_scan` finds, None for a usable scan."""
+    return inspect_scan(path, spatial_dims, min_size, constant).problem
+
+
+def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> ScanCheck:
+    """
+    Read a scan and say what makes it unusable.
+
+    Args:
+        path: see :func:`read_scan`.
+        spatial_dims: 2 or 3.
+        min_size: voxels that each axis must have.
+        constant: accept an image that is the same everywhere (an empty label map).
+
+    Returns:
+        what was found.
+    """
+    if not scan_exists(path):
+        return ScanCheck("does not exist; correct dataset.json, or its path")
+    try:
+        geometry, image = read_scan(path)
+    except UnusableScan as error:
+        return ScanCheck(str(error))
+    except Exception as error:  # a damaged file may raise anything, from any reader
+        reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
+        return ScanCheck(f"cannot be read ({reason}); it is damaged or of another format: copy it anew")
+    spacing = tuple(round(float(value), 6) for value in voxel_size(geometry.affine)[: len(geometry.size)])
+    problem = _problem(image, geometry, spatial_dims, min_size, constant)
+    return ScanCheck(problem, geometry.notes, geometry.size, spacing)
+
+
+def _problem(image: np.ndarray, geometry: ScanGeometry, spatial_dims: int, min_size: int, constant: bool) -> str | None:
+    size = geometry.size
+    channels = int(np.prod(image.shape[len(size) :]))
+    if channels != 1:
+        return f"holds {channels} volumes or colours; store one scan a file"
+    if len(size) != spatial_dims or min(size) < min_size:
+        shown = " x ".join(str(n) for n in image.shape)
+        return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
+    extent = voxel_size(geometry.affine)[: len(size)] * size
+    if extent.max() > LARGEST:
+        return (
+            f"is {' x '.join(f'{value / 1000:.4g}' for value in extent)} metres large by its header; correct its voxel "
+            "size or unit (pixdim, sform, xyzt_units)"
+        )
+    if not np.isfinite(image).all():
+        bad = np.count_nonzero(~np.isfinite(image))
+        return f"has {bad} voxels that are NaN or infinite; replace them (numpy.nan_to_num)"
+    if not constant and image.min() == image.max():
+        return f"is constant (every voxel is {image.flat[0]:g}): it shows nothing"
+    return None
+
+
+def scan_exists(path: str) -> bool:
+    """Whether a path names a file, a folder, or a series in a folder of DICOM files."""
+    return os.path.exists(path) or is_series(path)
+
+
+def tell_decisions(checks: Mapping[str, ScanCheck]) -> None:
+    """
+    Say what had to be decided about the geometry of scans: one line a kind, with their number and one of them.
+
+    Args:
+        checks: by path.
+    """
+    kinds = dict.fromkeys(kind for check in checks.values() for kind in check.notes)
+    for kind in kinds:
+        paths = [path for path, check in checks.items() if kind in check.notes]
+        print(
+            f"{kind}: {len(paths)} of {len(checks)} scans, as {paths[0]}, which {checks[paths[0]].notes[kind]}",
+            flush=True,
+        )
