@@ -14,6 +14,7 @@ from .classification_scores import (
     scores,
     write_rows,
 )
+from .linear_layer import fit_linear_layer
 from .networks import (
     ClassificationNetwork,
     SegmentationNetwork,
@@ -41,6 +42,7 @@ __all__ = [
     "class_aucs",
     "classified_cases",
     "confusion_figure",
+    "fit_linear_layer",
     "images_to_predict",
     "labelled_cases",
     "last_levels",

@@ -8,6 +8,7 @@ from .blocks import UpJoin, after_first, group_norm, initialise, padding_to_mult
 from .correlation_head import CascadeHead, CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
 from .global_matching import GlobalMatchingHead
+from .decoder_levels import decoder_levels, side_by_side
 from .gvsl import GVSL, Restoration
 from .local_matching import LocalMatchingHead
 from .matching_head import AffineHead, DeformableHead, RestorationHead, ZMatchingHead, deformable_head, match
@@ -32,6 +33,7 @@ __all__ = [
     "after_first",
     "checkpoint_activations",
     "decoder_level",
+    "decoder_levels",
     "deformable_head",
     "expected_offset",
     "group_norm",
@@ -39,4 +41,5 @@ __all__ = [
     "match",
     "padding_to_multiple",
     "part_convolutions",
+    "side_by_side",
 ]
