@@ -7,8 +7,8 @@ from .backbone import UNetBackbone
 from .blocks import UpJoin, after_first, group_norm, initialise, padding_to_multiple
 from .correlation_head import CascadeHead, CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
-from .global_matching import GlobalMatchingHead
 from .decoder_levels import decoder_levels, side_by_side
+from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
 from .local_matching import LocalMatchingHead
 from .matching_head import AffineHead, DeformableHead, RestorationHead, ZMatchingHead, deformable_head, match
