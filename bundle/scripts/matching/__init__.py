@@ -5,6 +5,7 @@ from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .inferer import MatchingInferer
 from .label_propagation import VoteLabels, list_propagation
 from .list_pairs import expand, list_pairs
+from .refinement import LocalNCCGradient, Refinement
 from .write_match import (
     WriteMatch,
     label_probabilities,
@@ -18,7 +19,9 @@ from .write_match import (
 
 __all__ = [
     "Correspond",
+    "LocalNCCGradient",
     "MatchingInferer",
+    "Refinement",
     "VoteLabels",
     "WriteFeatures",
     "WriteMatch",

@@ -17,7 +17,7 @@ from .warp import sample, voxel_grid
 
 def _padding(size: Sequence[int], level: Sequence[int], stride: int) -> list[int]:
     """Zeros that the backbone put before each axis of the image, in voxels."""
-    return [(count * stride - n) // 2 for n, count in zip(size, level, strict=True)]
+    return [max(0, count * stride - n) // 2 for n, count in zip(size, level, strict=True)]
 
 
 def level_positions(size: Sequence[int], level: Sequence[int], stride: int, like: torch.Tensor) -> torch.Tensor:

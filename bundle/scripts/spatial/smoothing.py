@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smoothing by small boxes."""
+"""Smoothing of images and fields."""
 
 from __future__ import annotations
 
@@ -25,3 +25,26 @@ def box_mean(image: torch.Tensor, times: int = 1) -> torch.Tensor:
             after = torch.cat([image.narrow(axis, 1, last), image.narrow(axis, last, 1)], dim=axis)
             image = (before + image + after) / 3
     return image
+
+
+def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
+    """
+    Gaussian smoothing; the kernel is cut off at the border and its sum kept at 1.
+
+    Args:
+        field: ``(B, C, D, H, W)``.
+        sigma: in voxels; 0 leaves the field as it is.
+
+    Returns:
+        of the same shape.
+    """
+    if sigma <= 0:
+        return field
+    for axis in range(2, field.dim()):
+        index = torch.arange(field.shape[axis], device=field.device, dtype=field.dtype)
+        distance = index[:, None] - index
+        kernel = torch.exp(-(distance**2) / (2 * sigma**2)) * (distance.abs() <= 3 * sigma + 1)
+        kernel = kernel / kernel.sum(dim=1, keepdim=True)
+        last = axis == field.dim() - 1
+        field = field @ kernel.T if last else (kernel @ field.flatten(axis + 1)).reshape(field.shape)
+    return field
