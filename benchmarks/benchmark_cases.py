@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +25,8 @@ BUNDLE = REPOSITORY / "bundle"
 CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
 PAPER_HEADS = {
     "symmetric": False,
-    "matching_head": "convolution",
-    "affine_relative": False,
+    "network_def#matching_head#global_matching#relative": False,
+    **json.loads((BUNDLE / "configs" / "convolution_head.json").read_text(encoding="utf-8")),
     "redundancy_weight": 0.0,
 }
 
@@ -157,8 +158,9 @@ class Training:
         with torch.no_grad():
             global_features, local_features = self.network.backbone(self.images())
             size = local_features.shape[2:]
-            self.network.affine_head(*reversed(global_features.chunk(2)), size)  # type: ignore[misc]
-            self.network.deformable_head(*reversed(local_features.chunk(2)))
+            matching: Any = self.network.matching_head
+            matching.global_matching.affine(*reversed(global_features.chunk(2)), size)
+            matching.local_matching.field(*reversed(local_features.chunk(2)))
 
 
 ACTIONS = ("step", "backbone", "own_backbone", "match", "passes", "network_passes")
@@ -240,7 +242,7 @@ def measure(
     actions = {name: getattr(training, name) for name in ACTIONS}
     keeping = Training(data, output, epoch_length=1000, activation_checkpointing=False, **settings)
     actions["kept_step"] = keeping.step
-    if heads.get("matching_head") == "convolution" and not torch.cuda.is_available():
+    if heads == PAPER_HEADS and not torch.cuda.is_available():
         actions["restatement"] = training.restatement
     matrix = torch.rand(PRODUCT, PRODUCT, device=training.device)
     actions["product"] = lambda: matrix @ matrix

@@ -39,7 +39,7 @@ def plain_copy(network: GVSL) -> GVSL:
 def published_copy(network: GVSL) -> GVSL:
     """:func:`plain_copy` in PyTorch's own memory layout, whose deformable head concatenates both images' features."""
     network = plain_copy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    head: Any = network.deformable_head
+    head: Any = network.matching_head.local_matching
     head.hidden = lambda moving, fixed: head.conv(torch.cat([moving, fixed], dim=1))
     return network
 
@@ -140,9 +140,10 @@ def restated_step(
     fixed_global, fixed_local = network.backbone(fixed)
     moving_global, moving_local = network.backbone(corrupted)
     size = fixed.shape[2:]
-    affine = network.affine_head(moving_global, fixed_global, size)  # type: ignore[misc]
+    matching: Any = network.matching_head
+    affine = matching.global_matching.affine(moving_global, fixed_global, size)
     global_map = affine_displacement(affine, size)
-    displacement = network.deformable_head(warp(moving_local, global_map), fixed_local)
+    displacement = matching.local_matching.field(warp(moving_local, global_map), fixed_local)
     warped = warp(warp(moving, global_map), displacement)
     restored = network.restoration_head(moving_local)
     loss = dense_ncc(warped, fixed) + SmoothnessLoss()(displacement) + (restored - moving).square().mean()

@@ -61,8 +61,8 @@ def main() -> None:
     print(f"{'':34}{'forward, s':>12}{'backward, s':>12}{'kept, MB':>12}")
     for name, forward in {
         "backbone, both images": lambda: backbone(images)[1],
-        "convolution head, one direction": lambda: convolution(moving, fixed),
-        "correlation head, one direction": lambda: correlation(moving, fixed),
+        "convolution head, one direction": lambda: convolution.field(moving, fixed),
+        "correlation head, one direction": lambda: correlation.field(moving, fixed),
         "features sampled": lambda: grid_sample(moving, places, "bilinear", "zeros"),
         "features sampled, by PyTorch alone": lambda: functional.grid_sample(moving, places, align_corners=True),
     }.items():

@@ -10,6 +10,7 @@ gradients of the same pairs from the same weights, and, to compare with, how the
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -21,9 +22,10 @@ from torch.nn.functional import cosine_similarity
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from benchmark import phantoms, table
-from benchmark_cases import Training, interleaved, peak_memory
+from benchmark_cases import BUNDLE, Training, interleaved, peak_memory
 from scripts.training import BFloat16Inferer
 
+HEADS = {"correlation": {}, "convolution": json.loads((BUNDLE / "configs" / "convolution_head.json").read_text())}
 COLUMNS = {"cosine": "cosine", "norm": "norm / float32's", "pairs": "cosine of two pairs, float32"}
 
 
@@ -34,17 +36,18 @@ def cosine(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def gradients(training: Training, batch: dict[str, Any], bfloat16: bool) -> tuple[dict[str, float], dict[str, Any]]:
     """Loss and its terms; the gradient of each part of the network, as one vector."""
-    network, loss = training.network, training.trainer.loss_function
+    network, loss = training.network, training.trainer.terms_function
     network.train()
     network.zero_grad(set_to_none=True)
     image, moving, clean = (batch[name].to(training.device) for name in ("image", "moving", "label"))
-    value = loss(BFloat16Inferer(bfloat16)(image, network, moving), clean)
-    value.backward()
+    terms = loss(BFloat16Inferer(bfloat16)(image, network, moving), clean)
+    terms["loss"].backward()
     parts: dict[str, list[torch.Tensor]] = {}
     for name, weight in network.named_parameters():
         words = name.split(".")
         parts.setdefault(" ".join(words[: 2 if words[0] == "backbone" else 1]), []).append(weight.grad.flatten())
-    return {"loss": float(value.detach()), **loss.terms}, {name: torch.cat(part) for name, part in parts.items()}
+    losses = {name: float(term.detach()) for name, term in terms.items()}
+    return losses, {name: torch.cat(part) for name, part in parts.items()}
 
 
 def compare(data: Path, out: Path, head: str, size: list[int], features: list[int], steps: int, repeats: int) -> str:
@@ -52,7 +55,7 @@ def compare(data: Path, out: Path, head: str, size: list[int], features: list[in
     Args:
         data: folder of phantoms.
         out: see :class:`~benchmark_cases.Training`.
-        head: ``matching_head``.
+        head: "correlation" or "convolution".
         size: of the volumes, in voxels.
         features: channels of the levels.
         steps: trained in float32 before loss and gradients are looked at.
@@ -62,7 +65,7 @@ def compare(data: Path, out: Path, head: str, size: list[int], features: list[in
         tables.
     """
     settings: dict[str, Any] = {
-        "matching_head": head,
+        **HEADS[head],
         "spatial_size": size,
         "features": features,
         "pixdim": [240 / max(size)] * 3,

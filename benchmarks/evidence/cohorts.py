@@ -20,8 +20,7 @@ from scripts.spatial import voxel_grid
 from scripts.training import ModelLoader
 from torch import nn
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BUNDLE = REPOSITORY / "bundle"
+from .plan import BUNDLE, network_of
 
 Reader = Callable[[torch.Tensor], torch.Tensor]
 """Image ``(1, 1, D, H, W)`` to features ``(C, D, H, W)``."""
@@ -63,7 +62,7 @@ def configuration(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> Co
     """``evaluate.json`` with the settings of the set and of the arm's network."""
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs" / "evaluate.json"))
-    settings = {**plan["network"], **plan["sets"][data]["shared"], **plan["arms"][arm].get("network", {})}
+    settings = {**network_of(plan, arm), **plan["sets"][data]["shared"]}
     parser.update({"seed": int(seed), "merged_labels": plan["sets"][data]["merged_labels"], **settings})
     return parser
 

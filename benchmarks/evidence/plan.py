@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from scripts.errors import InputError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLE = REPOSITORY / "bundle"
 PROBES = ("linear_probe", "clustering")
 """Measures that need features alone, no network."""
 
@@ -49,6 +51,16 @@ def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
         return merged(plan, plan["quick"]) if quick else plan
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no plan ({type(error).__name__} {error}): see benchmarks/evidence.json") from error
+
+
+def network_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """Settings of an arm's network: those of all, the bundle's overlay that the arm names, its own."""
+    about = plan["arms"][arm]
+    settings = dict(plan["network"])
+    if "overlay" in about:
+        path = BUNDLE / "configs" / f"{about['overlay']}.json"
+        settings |= json.loads(path.read_text(encoding="utf-8"))
+    return settings | about.get("network", {})
 
 
 def against(plan: dict[str, Any], reference: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.errors import InputError
 
-from .cohorts import BUNDLE, REPOSITORY
+from .plan import BUNDLE, REPOSITORY, network_of
 
 
 def run_folder(out: Path, data: str, arm: str, seed: str) -> Path:
@@ -47,8 +47,7 @@ def overlay(plan: Mapping[str, Any], source: str, arm: str, seed: str) -> dict[s
     mixture = source in plan.get("mixtures", {})
     of_source = plan["mixtures" if mixture else "sets"][source]
     training = mixed(plan, source) if mixture else of_source["training"]
-    network = {**plan["network"], **about.get("network", {})}
-    parts = (plan["budget"], network, of_source["shared"], training, about.get("training", {}))
+    parts = (plan["budget"], network_of(plan, arm), of_source["shared"], training, about.get("training", {}))
     return {"seed": int(seed), **{key: value for part in parts for key, value in part.items()}}
 
 

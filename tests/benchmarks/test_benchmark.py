@@ -38,7 +38,9 @@ class TestRestatement:
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
     def test_the_same_matching_in_the_default_layout(self, training):
-        torch.nn.init.normal_(training.network.deformable_head.displacement.weight)  # else the displacement is zero
+        torch.nn.init.normal_(
+            training.network.matching_head.local_matching.displacement.weight
+        )  # else the displacement is zero
         published = published_copy(training.network).eval()
         assert all(weight.is_contiguous() for weight in published.parameters())
         images = torch.rand(2, 1, 1, 16, 16, 16)

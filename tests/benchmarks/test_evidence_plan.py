@@ -13,6 +13,8 @@ from evidence.results import Value
 from evidence.table import compare, markdown, paired_p, reference_of
 from scripts.errors import InputError
 
+LOCAL = "network_def#matching_head#local_matching"
+
 
 class TestPlan:
     def test_arms_and_measures_of_the_comparison(self, plan):
@@ -109,12 +111,12 @@ class TestPlan:
 
         assert changed("correlation", "restoration") == {"matching_weight", "smoothness_weight"}
         assert changed("correlation", "matching") == {"restoration_weight"}
-        assert changed("correlation", "no_affine") == {"network_def#affine_head"}
-        assert changed("correlation", "symmetric") == {"matching_head"}
+        assert changed("correlation", "no_affine") == {"network_def#matching_head#global_matching"}
+        assert changed("correlation", "symmetric") == {LOCAL}
         assert changed("symmetric", "gvsl") == {"symmetric"}
-        assert changed("correlation", "velocity") == {"velocity_steps"}
+        assert changed("correlation", "velocity") == {f"{LOCAL}#velocity_steps"}
         assert changed("correlation", "longer") == {"epochs"}
-        assert changed("distinct", "distinct_cascade") == changed("correlation", "cascade") == {"matching_head"}
+        assert changed("distinct", "distinct_cascade") == changed("correlation", "cascade") == {LOCAL}
         assert changed("correlation", "levels") == changed("distinct", "most_distinct") == {"redundancy_weight"}
         assert changed("correlation", "distinct") == {"redundancy_weight", "redundancy_levels"}
         assert of["correlation"]["seed"] == 1

@@ -122,7 +122,7 @@ class TestRunThatIsThere:
         [
             ({"features": [4, 8, 16]}, "made with features [4, 8], not [4, 8, 16]"),
             (
-                {"network_def#deformable_head#settings#correlation#hidden_channels": 12},
+                {"network_def#matching_head#local_matching#hidden_channels": 12},
                 "checkpoint.pt is of another architecture: ",
             ),
         ],

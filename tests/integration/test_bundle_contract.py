@@ -66,12 +66,12 @@ class TestOverrides:
             ({"symmetric": True}, "network_def", lambda n: n.symmetric, True),
             ({"symmetric": True}, "corrupted_keys", sorted, ["image", "moving"]),
             ({"symmetric": False}, "corrupted_keys", sorted, ["moving"]),
-            ({"pixdim": [2.0, 1.0, 3.0]}, "network_def", lambda n: n.affine_head.spacing, (2, 1, 3)),
+            ({"pixdim": [2.0, 1.0, 3.0]}, "network_def", lambda n: n.matching_head.global_matching.spacing, (2, 1, 3)),
             ({"learning_rate": 0.125}, "optimizer", lambda o: o.param_groups[0]["lr"], 0.125),
             (
                 {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4, "redundancy_weight": 5},
                 "loss",
-                lambda loss: list(loss.weights.values()),
+                lambda loss: [term.weight for term in loss.terms.values()],
                 [2, 3, 4, 5],
             ),
             ({"batch_size": 3, "epoch_length": 5}, "train#dataloader", lambda d: (d.batch_size, len(d)), (3, 5)),
@@ -99,7 +99,7 @@ class TestPaper:
         assert sum(weight.numel() for weight in network.parameters()) == 32_440_739
         assert sum(weight.numel() for weight in network.backbone.parameters()) == 23_538_144
         assert (network.symmetric, network.corrupted) == (False, "moving")
-        bounds = network.affine_head.bounds[:3]
+        bounds = network.matching_head.global_matching.bounds[:3]
         assert bounds == pytest.approx([math.pi / 9, 0.25, math.pi / 18], rel=1e-4)
 
     def test_course(self, parsed):
@@ -117,11 +117,13 @@ class TestPaper:
     def test_loss(self, parsed):
         """The NCC of zero-padded sums: two flat images score 0, of which the masked form says that they are equal."""
         loss, ours = (parsed(*names).get_parsed_content("loss") for names in (["paper"], []))
-        assert loss.weights == {"matching": 1, "smoothness": 1, "restoration": 1, "redundancy": 0}
-        assert (loss.matching.window, loss.field) == (9, "local_displacement")
+        weights = {name: term.weight for name, term in loss.terms.items()}
+        assert weights == {"matching": 1, "smoothness": 1, "restoration": 1, "redundancy": 0}
+        assert loss.terms["matching"].similarity.window == 9
+        assert loss.terms["smoothness"].field == "local_displacement"
         flat = torch.zeros(1, 1, 12, 12, 12)
-        assert loss.matching(flat, flat) == 1
-        assert ours.matching(flat, flat) == 0
+        assert loss.terms["matching"].similarity(flat, flat) == 1
+        assert ours.terms["matching"].similarity(flat, flat) == 0
 
     def test_intensities(self, parsed):
         prepare = parsed("paper").get_parsed_content("train#preprocessing")

@@ -136,10 +136,10 @@ def test_killed_at_a_random_moment(tmp_path, monkeypatch):
     batch=st.integers(1, 3),
     size=st.tuples(*[st.integers(8, 17)] * 3),
     symmetric=st.booleans(),
-    head=st.sampled_from(["convolution", "correlation", "cascade"]),
+    overlays=st.sampled_from([(), ("convolution_head",), ("cascade_head",)]),
 )
 def test_any_scans_and_sizes_are_trained_on(
-    tmp_path_factory, config_files, shape, spacing, axes, flips, dtype, features, batch, size, symmetric, head
+    tmp_path_factory, config_files, shape, spacing, axes, flips, dtype, features, batch, size, symmetric, overlays
 ):
     """Any shapes, voxel sizes, orientations, types, channels and batches: the loss and all gradients are finite."""
     folder = tmp_path_factory.mktemp("scans")
@@ -150,15 +150,15 @@ def test_any_scans_and_sizes_are_trained_on(
         volume = rng.integers(0, 200, [n + subject for n in shape]).astype(dtype)
         nib.save(nib.Nifti1Image(volume, affine), folder / f"{subject}.nii.gz")
     parser = ConfigParser()
-    parser.read_config(config_files())
+    parser.read_config(config_files(*overlays))
     chosen = {"dataset_dir": str(folder), "output_dir": str(folder / "run"), "num_workers": 0, "batch_size": batch}
-    chosen |= {"features": features, "spatial_size": list(size), "symmetric": symmetric, "matching_head": head}
+    chosen |= {"features": features, "spatial_size": list(size), "symmetric": symmetric}
     parser.update(chosen)
     network, loss, loader = (parser.get_parsed_content(name) for name in ("network", "loss", "train#dataloader"))
     pair = next(iter(loader))
     assert pair["image"].shape == (batch, 1, *size)
     assert -1e-5 < pair["image"].min() <= pair["image"].max() < 1 + 1e-5
-    value = loss(network.train()(pair["image"], pair["moving"]), pair["label"])
+    value = loss(network.train()(pair["image"], pair["moving"]), pair["label"])["loss"]
     value.backward()
     assert value.isfinite()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())

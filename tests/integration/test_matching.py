@@ -15,12 +15,12 @@ import torch
 from make_phantoms import main as make_phantoms
 from monai.bundle import ConfigWorkflow
 from scripts.errors import InputError, user_message
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 
 BUNDLE = Path(__file__).parents[2] / "bundle"
 ZOOM = "scripts.transforms.Zoomd"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
-SETTINGS["matching_head"] = "convolution"
+SETTINGS |= json.loads((BUNDLE / "configs" / "convolution_head.json").read_text())
 HEART = (205, 420, 500, 550, 600, 820, 850)
 
 
@@ -31,14 +31,20 @@ def phantoms(tmp_path_factory) -> Path:
     return folder
 
 
+def made_network() -> GVSL:
+    """Of the settings above."""
+    matching = ZMatchingHead(AffineHead(16, 8), DeformableHead(4, 8))
+    return GVSL(UNetBackbone(features=(4, 8, 16)), matching, RestorationHead(4, 1, 8))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """An untrained network whose heads are shaken, so that its maps are no identities."""
     torch.manual_seed(0)
-    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    network = made_network()
     with torch.no_grad():
-        network.affine_head.parameters_of_map.weight.normal_(std=0.05)
-        network.deformable_head.displacement.weight.normal_(std=0.05)
+        network.matching_head.global_matching.parameters_of_map.weight.normal_(std=0.05)
+        network.matching_head.local_matching.displacement.weight.normal_(std=0.05)
     path = tmp_path_factory.mktemp("model") / "model.pt"
     torch.save(network.state_dict(), path)
     return path
@@ -103,7 +109,7 @@ def test_inference_writes_in_the_fixed_scans_geometry(phantoms, model, tmp_path,
 
 def test_matching_a_scan_with_itself_by_an_untrained_model_keeps_it(phantoms, tmp_path, monkeypatch):
     """Heads at zero are the identity: the other scan is the same file, so it comes back unchanged, in its geometry."""
-    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    network = made_network()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     scan = phantoms / "imagesTr" / "phantom_001.nii.gz"
     twin = tmp_path / "twin.nii.gz"
@@ -139,7 +145,7 @@ def test_features_are_written_per_scan(phantoms, model, tmp_path, monkeypatch):
 
 
 def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, monkeypatch):
-    network = GVSL(UNetBackbone(features=(4, 8, 16)), AffineHead(16, 8), DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    network = made_network()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     scan, twin = phantoms / "imagesTr" / "phantom_002.nii.gz", tmp_path / "twin.nii.gz"
     twin.write_bytes(scan.read_bytes())
@@ -237,7 +243,7 @@ def test_training_starts_from_weights(phantoms, model, tmp_path, monkeypatch):
         return workflow.network_def
 
     weights = torch.load(model, weights_only=True)
-    network = start(tmp_path / "a", **{"network_def#affine_head#hidden_channels": 8})
+    network = start(tmp_path / "a", **{"network_def#matching_head#global_matching#hidden_channels": 8})
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     with pytest.raises((InputError, RuntimeError)) as caught:
         start(tmp_path / "b", features=[4, 8])
@@ -264,7 +270,7 @@ def test_configurations_agree():
         for name in ("train", "shipped", "inference", "evaluate")
     )
     train |= {name: value for name, value in shipped.items() if name in train["settings"]}
-    for name in (*train["settings"], "memory_format", "device"):
+    for name in (*sorted({*train["settings"]} - {"network_def"}), "memory_format", "device"):
         assert train[name] == inference[name] == evaluate[name], name
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
     assert network == inference["network_def"] == evaluate["network_def"]

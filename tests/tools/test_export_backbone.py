@@ -15,7 +15,15 @@ import export_backbone
 import pytest
 import torch
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR
-from scripts.networks import GVSL, DeformableHead, NetworkBackbone, RestorationHead, UNetBackbone, group_norm
+from scripts.networks import (
+    GVSL,
+    DeformableHead,
+    NetworkBackbone,
+    RestorationHead,
+    UNetBackbone,
+    ZMatchingHead,
+    group_norm,
+)
 from torch import nn
 
 UNEQUAL = (8, 16, 24, 32, 40)
@@ -26,8 +34,8 @@ ACT = ("leakyrelu", {"negative_slope": 0.2})
 def trained(features: tuple[int, ...] = (8, 16), dims: int = 3, channels: int = 1) -> GVSL:
     """A network of random weights, of which no two tensors are alike."""
     torch.manual_seed(0)
-    heads = DeformableHead(features[0], 8, dims), RestorationHead(features[0], channels, 8, dims)
-    network = GVSL(UNetBackbone(dims, channels, features), None, *heads)
+    heads = ZMatchingHead(None, DeformableHead(features[0], 8, dims)), RestorationHead(features[0], channels, 8, dims)
+    network = GVSL(UNetBackbone(dims, channels, features), *heads)
     for value in network.parameters():
         nn.init.normal_(value, std=0.3)
     return network.eval()

@@ -11,7 +11,8 @@ import torch
 from ignite.metrics import Average
 from monai.networks.utils import one_hot
 
-from ..losses.gvsl_loss import GVSLLoss, LocalNCCLoss
+from ..losses.gvsl_loss import GVSLLoss
+from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume, jacobian_determinant
 from ..spatial.warp import warp
 
@@ -111,5 +112,5 @@ def matching_metrics(scans: Sequence[dict[str, Any]]) -> dict[str, Average]:
 
 
 def loss_averages(loss: GVSLLoss) -> dict[str, Average]:
-    """Ignite metrics that average the loss's unweighted terms over an epoch."""
-    return {name: Average(output_transform=lambda _, name=name: loss.terms[name]) for name in loss.weights}
+    """Ignite metrics that average the loss's unweighted terms over an epoch, from the trainer's output."""
+    return {name: Average(output_transform=lambda output, name=name: output["losses"][name]) for name in loss.terms}

@@ -15,7 +15,7 @@ from monai.networks.utils import one_hot
 
 from ..data.labels import check_label
 from ..errors import InputError
-from ..losses.gvsl_loss import LocalNCCLoss
+from ..losses.local_ncc import LocalNCCLoss
 from ..networks.gvsl import GVSL
 from ..spatial.displacement import jacobian_determinant
 from ..spatial.warp import warp

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The terms of the loss."""
+"""The pre-training loss, its terms, and what they measure."""
 
-from .gvsl_loss import GVSLLoss, LocalNCCLoss, SmoothnessLoss, box_sum
+from .gvsl_loss import GVSLLoss
+from .local_ncc import LocalNCCLoss, box_sum
 from .place_contrast import PlaceContrastLoss
 from .redundancy import redundancy
+from .smoothness import SmoothnessLoss
+from .terms import MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm, Term
 
 __all__ = [
     "GVSLLoss",
     "LocalNCCLoss",
+    "MatchingTerm",
     "PlaceContrastLoss",
+    "RedundancyTerm",
+    "RestorationTerm",
     "SmoothnessLoss",
+    "SmoothnessTerm",
+    "Term",
     "box_sum",
     "redundancy",
 ]

@@ -11,7 +11,8 @@ from monai.inferers import Inferer
 from torch.nn import functional
 
 from ..errors import InputError
-from ..losses.gvsl_loss import LocalNCCLoss, SmoothnessLoss
+from ..losses.local_ncc import LocalNCCLoss
+from ..losses.smoothness import SmoothnessLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.warp import fuse, warp
 

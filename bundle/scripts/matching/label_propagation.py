@@ -11,7 +11,7 @@ import torch
 
 from ..data.find_scans import find_scans
 from ..errors import InputError
-from ..losses.gvsl_loss import LocalNCCLoss
+from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch
 from .list_pairs import Paths, expand, list_pairs, same_file

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backbone, the heads and the whole GVSL network."""
+"""The whole GVSL network and its parts: backbone, matching heads, spatial transformer, restoration head."""
 
 from .activation_checkpointing import checkpoint_activations
 from .adapters import NetworkBackbone
+from .affine_head import AffineHead
 from .backbone import UNetBackbone
 from .blocks import UpJoin, after_first, group_norm, initialise, padding_to_multiple
-from .correlation_head import CascadeHead, CorrelationHead, expected_offset
+from .correlation_head import CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
 from .decoder_levels import decoder_levels, side_by_side
+from .deformable_head import CascadeHead, DeformableHead
 from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
+from .levels import Levels
 from .local_matching import LocalMatchingHead
-from .matching_head import AffineHead, DeformableHead, RestorationHead, ZMatchingHead, deformable_head, match
+from .matching_head import LocalHead, ZMatchingHead
 from .place_descriptors import LevelDescriptors, decoder_level
+from .recorded import describe, recorded
+from .restoration_head import RestorationHead
+from .spatial_transformer import SpatialTransformer
 
 __all__ = [
     "GVSL",
@@ -22,11 +28,14 @@ __all__ = [
     "DeformableHead",
     "GlobalMatchingHead",
     "LevelDescriptors",
+    "Levels",
+    "LocalHead",
     "LocalMatchingHead",
     "NetworkBackbone",
     "Restoration",
     "RestorationHead",
     "SmallVolumeConv3d",
+    "SpatialTransformer",
     "UNetBackbone",
     "UpJoin",
     "ZMatchingHead",
@@ -34,12 +43,12 @@ __all__ = [
     "checkpoint_activations",
     "decoder_level",
     "decoder_levels",
-    "deformable_head",
+    "describe",
     "expected_offset",
     "group_norm",
     "initialise",
-    "match",
     "padding_to_multiple",
     "part_convolutions",
+    "recorded",
     "side_by_side",
 ]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .correlation_head import CascadeHead, CorrelationHead
+from .correlation_head import CorrelationHead
+from .deformable_head import CascadeHead
 
 recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing within is random
 
@@ -28,7 +29,7 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     """
     if not enabled:
         return
-    backbone, head = network.backbone, network.deformable_head
+    backbone, head = network.backbone, network.matching_head.local_matching
     backbone.stem.forward = partial(_two_convolutions, backbone.stem, nn.Identity())
     for down in backbone.downs:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from ..errors import InputError
 from .blocks import LEAKY_RELU, UpJoin, group_norm, initialise, padding_to_multiple
+from .recorded import recorded
 
 
+@recorded
 class UNetBackbone(nn.Module):
     """
     The U-Net that GVSL pre-trains (paper, section 3.3): two (3x3x3 convolution, GroupNorm, LeakyReLU) a level, 2x2x2

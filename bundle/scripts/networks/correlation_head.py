@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deformable head in which the similarity of the local features itself does the matching."""
+"""Local matching by correlation: the similarity of the local features itself finds the displacement."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..spatial.warp import compose, exponential, warp
+from ..spatial.warp import exponential
 from .blocks import initialise
+from .matching_head import LocalHead
+from .recorded import recorded
 
 OUTSIDE = -1e4  # similarity of a place outside the volume: no weight after the softmax
 
@@ -112,7 +114,8 @@ class _Windows(torch.autograd.Function):
         return total.movedim(-1, 1), None, None
 
 
-class CorrelationHead(nn.Module):
+@recorded
+class CorrelationHead(LocalHead):
     """
     Deformable matching by correlation: both images' local features, averaged to half the size, through one 1x1x1
     projection, centred and normalised to unit length; the softmax of the dot products with the moving features within
@@ -164,15 +167,8 @@ class CorrelationHead(nn.Module):
         axes = list(range(2, projected.dim()))
         return functional.normalize(projected - projected.mean(dim=axes, keepdim=True), dim=1)
 
-    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            moving: local features of the moving image, aligned by the affine map, ``(B, C, D, H, W)``.
-            fixed: local features of the fixed image, ``(B, C, D, H, W)``.
-
-        Returns:
-            ``(B, N, D, H, W)`` in voxels, within twice the radius.
-        """
+    def field(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """See :meth:`LocalHead.field`; within twice the radius."""
         size = fixed.shape[2:]
         queries, keys = self.describe(fixed), self.describe(moving)
         with torch.autocast(fixed.device.type, enabled=False):
@@ -181,36 +177,3 @@ class CorrelationHead(nn.Module):
         mode = "trilinear" if len(size) == 3 else "bilinear"
         field = _crop(functional.interpolate(half, scale_factor=2, mode=mode, align_corners=False), size)
         return exponential(field, self.velocity_steps) if self.velocity_steps else field
-
-
-class CascadeHead(nn.Module):
-    """
-    Deformable heads one after the other: the moving features are warped by what was found so far, the next head matches
-    them once more, and the maps are composed.
-
-    Correlation first: it needs features that agree between subjects. A convolution after it: it is not bound to the
-    correlation's half size and radius.
-
-    Args:
-        stages: heads, each called with moving and fixed local features, such as
-            :class:`~scripts.networks.CorrelationHead` and :class:`~scripts.networks.DeformableHead`.
-    """
-
-    def __init__(self, stages: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            moving: local features of the moving image, aligned by the affine map, ``(B, C, D, H, W)``.
-            fixed: local features of the fixed image, ``(B, C, D, H, W)``.
-
-        Returns:
-            ``(B, N, D, H, W)`` in voxels.
-        """
-        first, *others = self.stages
-        field = first(moving, fixed)
-        for stage in others:
-            field = compose(field, stage(warp(moving, field), fixed))
-        return field

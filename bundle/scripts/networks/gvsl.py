@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from ..errors import InputError
-from ..spatial.warp import warp
-from .matching_head import match
+from .levels import Levels
+from .recorded import recorded
+from .spatial_transformer import SpatialTransformer
 
 
+@recorded
 class GVSL(nn.Module):
     """
-    Geometric Visual Similarity Learning: one backbone, the two heads of Z-matching, the restoration head.
+    Geometric Visual Similarity Learning: one backbone, the Z-matching head, the spatial transformer, the
+    restoration head.
 
     He et al., "Geometric Visual Similarity Learning in 3D Medical Image Self-supervised Pre-training", CVPR 2023,
     doi:10.1109/CVPR52729.2023.00920.
@@ -23,9 +24,10 @@ class GVSL(nn.Module):
     Args:
         backbone: image to (f^g, f^l); its method ``levels``, if it has one, gives these and the features of its other
             levels.
-        affine_head: see :class:`~scripts.networks.AffineHead`; None leaves the affine map at the identity.
-        deformable_head: see :class:`~scripts.networks.DeformableHead`.
+        matching_head: (fixed, moving :class:`~scripts.networks.Levels`) to a dictionary with at least ``displacement``,
+            as :class:`~scripts.networks.ZMatchingHead` gives it.
         restoration_head: f^l to the restored image.
+        warp: (image, displacement) to the warped image, by default :class:`~scripts.networks.SpatialTransformer`.
         symmetric: while training, match both ways from the same features and restore both images.
         corrupted: which image is restored, "moving" (the paper) or "fixed" (both where symmetric).
     """
@@ -33,9 +35,9 @@ class GVSL(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        affine_head: nn.Module | None,
-        deformable_head: nn.Module,
+        matching_head: nn.Module,
         restoration_head: nn.Module,
+        warp: nn.Module | None = None,
         symmetric: bool = False,
         corrupted: str = "moving",
     ) -> None:
@@ -43,9 +45,9 @@ class GVSL(nn.Module):
         if corrupted not in ("moving", "fixed"):
             raise InputError(f"corrupted is 'moving' or 'fixed', not '{corrupted}'")
         self.backbone = backbone
-        self.affine_head = affine_head
-        self.deformable_head = deformable_head
+        self.matching_head = matching_head
         self.restoration_head = restoration_head
+        self.warp = SpatialTransformer() if warp is None else warp
         self.symmetric, self.corrupted = symmetric, corrupted
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor | None = None) -> torch.Tensor | dict:
@@ -59,10 +61,9 @@ class GVSL(nn.Module):
         Returns:
             without ``moving``: the restored image ``(B, C, D, H, W)``. With it a dictionary:
 
-            - ``affine``: ``(B, N, N + 1)``, voxels of the fixed grid to voxels of the moving image;
-            - ``local_displacement``: the deformable head's field, in the affine-aligned frame, ``(B, N, D, H, W)``
-              voxels;
-            - ``displacement``: both fused, ``(B, N, D, H, W)`` in voxels;
+            - what the matching head found: ``affine``, ``(B, N, N + 1)``, voxels of the fixed grid to voxels of the
+              moving image; ``local_displacement``, in the affine-aligned frame, and ``displacement``, both fused,
+              ``(B, N, D, H, W)`` in voxels;
             - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
               restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first, a tuple of
@@ -73,36 +74,31 @@ class GVSL(nn.Module):
             return self.restoration_head(self.backbone(fixed)[1])
         if fixed.shape != moving.shape:
             raise ValueError(f"fixed and moving differ in shape: {tuple(fixed.shape)} and {tuple(moving.shape)}")
-        both = torch.cat([fixed, moving])
-        if not self.training:
-            fixed_features, moving_features = _halves(self.backbone(both))
-            result = match(self.affine_head, self.deformable_head, fixed_features, moving_features)
-            return {"warped": warp(moving, result["displacement"]), **result}
-        features = tuple(getattr(self.backbone, "levels", self.backbone)(both))
-        if self.symmetric:  # one batch: the second half matches the other way
-            fixed_features, moving_features = features, tuple(level.roll(len(fixed), dims=0) for level in features)
+        both = Levels.of(self.backbone, torch.cat([fixed, moving]))
+        if self.training and self.symmetric:  # one batch: the second half matches the other way
+            one, other = both, both.map(lambda tensor: tensor.roll(len(fixed), dims=0))
         else:
-            fixed_features, moving_features = _halves(features)
-        result = match(self.affine_head, self.deformable_head, fixed_features[:2], moving_features[:2])
-        restorable = moving_features if self.corrupted == "moving" else fixed_features
-        result["restored"] = self.restoration_head(restorable[1])
-        if not self.symmetric:
-            return {**result, "features": moving_features}
-        halves = {name: value.chunk(2) for name, value in result.items()} | {"features": _halves(moving_features)}
-        return {
-            **{name: first for name, (first, _) in halves.items()},
-            "backward": {name: second for name, (_, second) in halves.items()},
-        }
+            one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
+        result = self.matching_head(one, other)
+        if not self.training:
+            return {"warped": self.warp(moving, result["displacement"]), **result}
+        result["restored"] = self.restoration_head((other if self.corrupted == "moving" else one).local)
+        result["features"] = other.features()
+        return _both_ways(result) if self.symmetric else result
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` takes in place of this network: TorchScript knows one type of result, the image."""
         return Restoration(self.backbone, self.restoration_head).train(self.training)
 
 
-def _halves(features: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    """The features of the first and of the second half of a batch."""
-    first, second = zip(*(level.chunk(2) for level in features), strict=True)
-    return first, second
+def _both_ways(result: dict) -> dict:
+    """The first half of a batch; the second half as ``backward``."""
+    ways: tuple[dict, dict] = ({}, {})
+    for name, value in result.items():
+        tensors = value if isinstance(value, tuple) else (value,)
+        for way, halves in zip(ways, zip(*(tensor.chunk(2) for tensor in tensors), strict=True), strict=True):
+            way[name] = halves if isinstance(value, tuple) else halves[0]
+    return {**ways[0], "backward": ways[1]}
 
 
 class Restoration(nn.Module):

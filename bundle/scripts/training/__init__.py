@@ -10,6 +10,7 @@ from .history import History, step_scalars
 from .interruptions import Interruptions
 from .output_folder import prepare_output, write_settings
 from .tracking import Files, check_tracking, complete_tracking
+from .trainer import TermsTrainer
 
 __all__ = [
     "BFloat16Inferer",
@@ -20,6 +21,7 @@ __all__ = [
     "ModelLoader",
     "ProgressBar",
     "StopAtBrokenLoss",
+    "TermsTrainer",
     "TrainingState",
     "any_rank",
     "as_float32",

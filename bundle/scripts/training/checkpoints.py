@@ -15,6 +15,11 @@ from ..errors import InputError
 from ..files import load_file, write_atomically
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+FORMER_NAMES = {
+    "affine_head.": "matching_head.global_matching.",
+    "deformable_head.": "matching_head.local_matching.",
+}
+"""Of the parts of a network, as files of the first releases have them."""
 
 
 def keep_copy(path: Path, number: int, keep: int) -> None:
@@ -41,6 +46,23 @@ def kept_copies(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
 
 
+def present_names(weights: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
+    """
+    Weights under the names that a network has now; a line is printed where they had others.
+
+    Args:
+        weights: state dictionary.
+        source: where it comes from, for the line.
+    """
+    renamed: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        former = next((former for former in FORMER_NAMES if name.startswith(former)), "")
+        renamed[FORMER_NAMES.get(former, "") + name.removeprefix(former)] = value
+    if renamed.keys() != weights.keys():
+        print(f"{source}: weights of the names {' and '.join(FORMER_NAMES)} are read as matching_head.", flush=True)
+    return renamed
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
     """
     Load weights that must cover a module exactly.
@@ -54,6 +76,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
         InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
     """
     wanted = module.state_dict()
+    weights = present_names(weights, source)
     problems = {
         "missing": [name for name in wanted if name not in weights],
         "unexpected": [name for name in weights if name not in wanted],

@@ -17,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..losses.gvsl_loss import GVSLLoss
 from ..plots import matching_figure
 from .checkpoints import CHECKPOINT
 
@@ -28,14 +27,13 @@ class StopAtBrokenLoss:
     weights or what they predict for held-back pairs are not finite, before they are saved.
 
     Args:
-        loss: the training loss, whose terms the message names.
         folder: of the checkpoint.
         network: whose weights are looked at.
         evaluator: whose predictions are looked at.
     """
 
-    def __init__(self, loss: GVSLLoss, folder: str, network: torch.nn.Module, evaluator: Workflow) -> None:
-        self.loss, self.folder, self.network, self.evaluator = loss, Path(folder), network, evaluator
+    def __init__(self, folder: str, network: torch.nn.Module, evaluator: Workflow) -> None:
+        self.folder, self.network, self.evaluator = Path(folder), network, evaluator
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer, before the handlers that validate and save."""
@@ -45,8 +43,9 @@ class StopAtBrokenLoss:
 
     def __call__(self, engine: Workflow) -> None:
         state = engine.state
-        if not math.isfinite(state.output["loss"].item()):
-            terms = ", ".join(f"{name} {value:g}" for name, value in self.loss.terms.items())
+        losses = state.output["losses"]
+        if not math.isfinite(losses["loss"]):
+            terms = ", ".join(f"{name} {value:g}" for name, value in losses.items() if name != "loss")
             self._stop(f"the loss is not finite at epoch {state.epoch}, iteration {state.iteration} ({terms})")
 
     def check_weights(self, engine: Workflow) -> None:
@@ -64,15 +63,9 @@ class StopAtBrokenLoss:
 
 
 class ProgressBar:
-    """
-    One bar over the whole training: epoch, losses, time left.
+    """One bar over the whole training: epoch, losses, time left."""
 
-    Args:
-        loss: the training loss, whose terms are shown.
-    """
-
-    def __init__(self, loss: GVSLLoss) -> None:
-        self.loss = loss
+    def __init__(self) -> None:
         self.bar: tqdm | None = None
 
     def attach(self, engine: Workflow) -> None:
@@ -90,8 +83,8 @@ class ProgressBar:
 
     def iteration_completed(self, engine: Workflow) -> None:
         if self.bar is not None:
-            terms = {name: f"{value:.3f}" for name, value in self.loss.terms.items()}
-            self.bar.set_postfix({"loss": f"{engine.state.output['loss'].item():.3f}", **terms}, refresh=False)
+            losses = {name: f"{value:.3f}" for name, value in engine.state.output["losses"].items()}
+            self.bar.set_postfix(losses, refresh=False)
             self.bar.update()
 
     def completed(self, engine: Workflow) -> None:

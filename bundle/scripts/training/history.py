@@ -15,16 +15,14 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
 
 from ..files import write_text
-from ..losses.gvsl_loss import GVSLLoss
 from ..plots import curves_figure
 
 
-def step_scalars(loss: GVSLLoss, optimizer: torch.optim.Optimizer) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+def step_scalars(optimizer: torch.optim.Optimizer) -> Callable[[Mapping[str, Any]], dict[str, float]]:
     """
     What is logged of each step: the loss, its terms, the learning rate.
 
     Args:
-        loss: the training loss.
         optimizer: the trainer's.
 
     Returns:
@@ -32,7 +30,7 @@ def step_scalars(loss: GVSLLoss, optimizer: torch.optim.Optimizer) -> Callable[[
     """
 
     def scalars(output: Mapping[str, Any]) -> dict[str, float]:
-        values = {"loss": output["loss"].item(), **loss.terms, "learning_rate": optimizer.param_groups[0]["lr"]}
+        values = {**output["losses"], "learning_rate": optimizer.param_groups[0]["lr"]}
         return {f"step/{name}": value for name, value in values.items()}
 
     return scalars

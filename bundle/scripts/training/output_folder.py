@@ -39,6 +39,14 @@ def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None =
             raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
 
 
+def by_id(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by the id that the configuration has for each."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= by_id(value, f"{prefix}{name}#") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
     """
     Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
@@ -51,15 +59,16 @@ def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
         InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
     """
     path = Path(output_dir) / "settings.json"
-    text = json.dumps(dict(settings), indent=4) + "\n"
+    text = json.dumps({name: value for name, value in settings.items() if value is not None}, indent=4) + "\n"
     before: dict[str, Any] = {}
     if path.is_file() and (path.parent / CHECKPOINT).is_file():
         with suppress(ValueError):  # damaged: written anew
             before = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in json.loads(text).items():
-        if before.get(name, value) != value:
+    known = by_id(before)
+    for name, value in by_id(json.loads(text)).items():
+        if known.get(name, value) != value:
             raise InputError(
-                f"{path.parent} holds a run made with {name} {before[name]}, not {value}: pass --{name} as it was, or "
+                f"{path.parent} holds a run made with {name} {known[name]}, not {value}: pass --{name} as it was, or "
                 "another --output_dir"
             )
     write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it

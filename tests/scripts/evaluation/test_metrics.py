@@ -158,7 +158,7 @@ def test_loss_averages():
     loss = GVSLLoss()
 
     def step(_, value):
-        loss.terms = {name: 10**power * value for power, name in enumerate(loss.weights)}
+        return {"losses": {name: 10**power * value for power, name in enumerate(loss.terms)}}
 
     engine = Engine(step)
     for name, metric in loss_averages(loss).items():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scripts.errors import InputError
 from scripts.finetuning import SegmentationNetwork, load_pretrained, parameter_groups
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 
 FEATURES = (4, 8)
 
@@ -18,7 +18,9 @@ def child(linear=False, features=FEATURES):
 
 @pytest.fixture
 def parent():
-    return GVSL(UNetBackbone(features=FEATURES), AffineHead(8, 8), DeformableHead(4, 8), RestorationHead(4, 8))
+    return GVSL(
+        UNetBackbone(features=FEATURES), ZMatchingHead(AffineHead(8, 8), DeformableHead(4, 8)), RestorationHead(4, 8)
+    )
 
 
 def same(first, second):

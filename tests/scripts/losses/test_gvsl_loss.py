@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from scripts.errors import InputError
-from scripts.losses import GVSLLoss, LocalNCCLoss, SmoothnessLoss, box_sum, redundancy
+from scripts.losses import (
+    GVSLLoss,
+    LocalNCCLoss,
+    MatchingTerm,
+    RedundancyTerm,
+    RestorationTerm,
+    SmoothnessLoss,
+    SmoothnessTerm,
+    Term,
+    box_sum,
+    redundancy,
+)
 from scripts.spatial import inside_volume, warp
 from torch.nn import functional
 
@@ -285,33 +296,41 @@ def expected_terms(found, fixed, moving, restorable, field="local_displacement")
     )
 
 
+def weighted(weights=(1.0, 1.0, 1.0, 0.0), corrupted="moving", field="local_displacement"):
+    """A loss of the four terms."""
+    matching, smoothness, restoration, redundancy = weights
+    return GVSLLoss(
+        {
+            "matching": MatchingTerm(weight=matching),
+            "smoothness": SmoothnessTerm(field, weight=smoothness),
+            "restoration": RestorationTerm(corrupted, weight=restoration),
+            "redundancy": RedundancyTerm(weight=redundancy),
+        }
+    )
+
+
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("corrupted", ["moving", "fixed"])
-@pytest.mark.parametrize("smooth_whole", [False, True])
-def test_gvsl_loss(backward, corrupted, smooth_whole):
-    """Weighted sum; the clean images decide; the restored image is the corrupted one; both ways are averaged."""
+@pytest.mark.parametrize("field", ["local_displacement", "displacement"])
+def test_gvsl_loss(backward, corrupted, field):
+    """
+    Weighted sum; the clean images decide; the restored image is the corrupted one; both ways are averaged. The
+    prediction is left as it was.
+    """
     size = (8, 7, 6)
     fixed, moving = noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)
     found = prediction(size, backward)
     weights = (0.5, 2.0, 3.0, 4.0)
-    loss = GVSLLoss(
-        matching_weight=weights[0],
-        smoothness_weight=weights[1],
-        restoration_weight=weights[2],
-        redundancy_weight=weights[3],
-        smooth_whole=smooth_whole,
-        corrupted=corrupted,
-    )
-    value = loss(copy.deepcopy(found), torch.cat([fixed, moving], dim=1))
-    field = "displacement" if smooth_whole else "local_displacement"
+    given = copy.deepcopy(found)
+    value = weighted(weights, corrupted, field)(given, torch.cat([fixed, moving], dim=1))
     there, back = (moving, fixed) if corrupted == "moving" else (fixed, moving)
     terms = expected_terms(found, fixed, moving, there, field)
     if backward:
         terms = (terms + expected_terms(found["backward"], moving, fixed, back, field)) / 2
-    assert value.item() == pytest.approx(np.dot(weights, terms), rel=1e-5)
-    assert list(loss.terms) == ["matching", "smoothness", "restoration", "redundancy"]
-    np.testing.assert_allclose(list(loss.terms.values()), terms, rtol=1e-5)
-    assert all(isinstance(term, float) for term in loss.terms.values())
+    assert value["loss"].item() == pytest.approx(np.dot(weights, terms), rel=1e-5)
+    assert list(value) == ["loss", *TERMS]
+    np.testing.assert_allclose([value[name].item() for name in TERMS], terms, rtol=1e-5)
+    torch.testing.assert_close(given, found, rtol=0, atol=0)
 
 
 def test_gvsl_loss_ignores_the_warped_image():
@@ -320,10 +339,9 @@ def test_gvsl_loss_ignores_the_warped_image():
     clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
     found = prediction(size)
     loss = GVSLLoss()
-    assert loss({**found, "warped": torch.zeros(1)}, clean) == loss({**found}, clean)
+    assert loss({**found, "warped": torch.zeros(1)}, clean) == loss(found, clean)
     away = {**found, "displacement": torch.full((2, 3, *size), 50.0)}
-    loss(away, clean)
-    assert loss.terms["matching"] == 1
+    assert loss(away, clean)["matching"] == 1
 
 
 TERMS = ("matching", "smoothness", "restoration", "redundancy")
@@ -334,15 +352,14 @@ def test_single_terms_and_refusals(name):
     """A weight of 0 switches a term off; a negative one is refused by name."""
     size = (8, 7, 6)
     clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
-    others = {f"{other}_weight": 0.0 for other in TERMS if other != name}
-    loss = GVSLLoss(**{**others, f"{name}_weight": 1.0})
-    assert loss(prediction(size), clean).item() == pytest.approx(loss.terms[name], rel=1e-6)
+    found = weighted(tuple(float(other == name) for other in TERMS))(prediction(size), clean)
+    assert found["loss"].item() == pytest.approx(found[name].item(), rel=1e-6)
     with pytest.raises(InputError, match=f"{name}_weight"):
-        GVSLLoss(**{f"{name}_weight": -1.0})
+        weighted(tuple(-float(other == name) for other in TERMS))
 
 
-def test_gvsl_loss_takes_other_measures():
-    """Other similarity and smoothness modules can be put in."""
+def test_gvsl_loss_takes_other_measures_and_terms():
+    """Other similarity and smoothness modules can be put in, and terms of one's own."""
 
     class Constant(torch.nn.Module):
         def __init__(self, value):
@@ -352,9 +369,19 @@ def test_gvsl_loss_takes_other_measures():
         def forward(self, *_):
             return torch.tensor(self.value)
 
-    loss = GVSLLoss(Constant(2.0), Constant(3.0), restoration_weight=0)
-    assert loss(prediction((5, 5, 5)), torch.zeros(2, 2, 5, 5, 5)).item() == 5
-    assert (loss.terms["matching"], loss.terms["smoothness"]) == (2, 3)
+    class Depth(Term):
+        def forward(self, found, clean):
+            return clean["fixed"].sum() + found["displacement"].shape[2]
+
+    matching, smoothness = MatchingTerm(Constant(2.0)), SmoothnessTerm(smoothness=Constant(3.0))
+    loss = GVSLLoss({"matching": matching, "smoothness": smoothness, "depth": Depth(weight=10)})
+    found = loss(prediction((5, 5, 5)), torch.zeros(2, 2, 5, 5, 5))
+    assert {name: value.item() for name, value in found.items()} == {
+        "loss": 55,
+        "matching": 2,
+        "smoothness": 3,
+        "depth": 5,
+    }
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.1])
@@ -362,8 +389,8 @@ def test_redundancy_of_no_weight_is_logged_and_costs_no_gradient(weight):
     found, size = prediction((8, 7, 6)), (8, 7, 6)
     features = found["features"][-1].requires_grad_()
     clean = torch.cat([noise(2, 1, *size, seed=5), noise(2, 1, *size, seed=6)], dim=1)
-    loss = GVSLLoss(redundancy_weight=weight)
     found["displacement"].requires_grad_()
-    loss(found, clean).backward()
+    terms = weighted((1, 1, 1, weight))(found, clean)
+    terms["loss"].backward()
     assert (features.grad is not None) == (weight > 0)
-    assert loss.terms["redundancy"] > 0
+    assert terms["redundancy"] > 0

@@ -9,14 +9,16 @@ import torch
 from scripts.errors import InputError
 from scripts.losses import LocalNCCLoss
 from scripts.matching import MatchingInferer
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 from scripts.spatial import fuse, warp
 
 
 @pytest.fixture
 def network() -> GVSL:
     torch.manual_seed(0)
-    return GVSL(UNetBackbone(features=(4, 8)), AffineHead(8, 8), DeformableHead(4, 8), RestorationHead(4)).eval()
+    return GVSL(
+        UNetBackbone(features=(4, 8)), ZMatchingHead(AffineHead(8, 8), DeformableHead(4, 8)), RestorationHead(4)
+    ).eval()
 
 
 @pytest.fixture

@@ -2,24 +2,19 @@
 
 import pytest
 import torch
-from scripts.networks import CascadeHead, deformable_head
+from scripts.networks import CascadeHead, CorrelationHead, DeformableHead, LocalHead
 from scripts.spatial import compose, warp
 from torch import nn
 
-SETTINGS = {
-    "convolution": {"hidden_channels": 8},
-    "correlation": {"hidden_channels": 4, "radius": 2, "temperature": 0.1},
-}
 
-
-class Shift(nn.Module):
+class Shift(LocalHead):
     """A head that always finds the same shift, and remembers what it was shown."""
 
     def __init__(self, *voxels: float) -> None:
         super().__init__()
         self.voxels = torch.tensor(voxels)
 
-    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+    def field(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         self.moving = moving
         return self.voxels.reshape(1, -1, 1, 1, 1).expand(len(fixed), -1, *fixed.shape[2:])
 
@@ -27,9 +22,9 @@ class Shift(nn.Module):
 def test_each_stage_sees_what_the_ones_before_it_have_aligned():
     first, second = Shift(1.0, 0.0, -2.0), Shift(0.0, 3.0, 0.0)
     moving = torch.rand(2, 4, 8, 9, 10)
-    field = CascadeHead([first, second])(moving, moving)
+    field = CascadeHead([first, second]).field(moving, moving)
     assert torch.equal(first.moving, moving)
-    assert torch.allclose(second.moving, warp(moving, first(moving, moving)), atol=1e-6)
+    assert torch.allclose(second.moving, warp(moving, first.field(moving, moving)), atol=1e-6)
     assert torch.allclose(field[0, :, 4, 4, 4], torch.tensor([1.0, 3.0, -2.0]))
 
 
@@ -48,12 +43,12 @@ def test_the_maps_are_composed_not_added():
 @pytest.mark.parametrize("dims", [2, 3])
 def test_training_starts_at_the_correlation_and_reaches_every_parameter(dims):
     torch.manual_seed(0)
-    head = deformable_head("cascade", SETTINGS, in_channels=4, spatial_dims=dims, velocity_steps=0)
+    head = CascadeHead([CorrelationHead(4, 4, dims, radius=2), DeformableHead(4, 8, dims)])
     fixed = torch.randn(1, 4, *[12] * dims)
     moving = fixed.roll(1, dims=2)
-    field = head(moving, fixed)
+    field = head.field(moving, fixed)
     assert field.shape == (1, dims, *[12] * dims)
-    assert torch.allclose(field, head.stages[0](moving, fixed), atol=1e-4)  # the second stage starts at zero
+    assert torch.allclose(field, head.stages[0].field(moving, fixed), atol=1e-4)  # the second stage starts at zero
     nn.init.normal_(head.stages[1].displacement.weight, std=0.1)
-    head(moving, fixed).square().mean().backward()
+    head.field(moving, fixed).square().mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())

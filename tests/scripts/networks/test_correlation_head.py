@@ -12,10 +12,9 @@ from scripts.errors import InputError
 from scripts.networks import (
     GVSL,
     CorrelationHead,
-    DeformableHead,
     RestorationHead,
     UNetBackbone,
-    deformable_head,
+    ZMatchingHead,
     expected_offset,
 )
 from scripts.spatial import warp
@@ -66,7 +65,7 @@ def test_finds_a_shift(shift):
     moving = functional.interpolate(noise(16, [edge // 2 for edge in size]), size=size)  # constant in each half voxel
     fixed = moving.roll([-amount for amount in shift], dims=axes)
     torch.manual_seed(0)
-    field = CorrelationHead(16, 32, spatial_dims=len(shift), temperature=0.02)(moving, fixed)
+    field = CorrelationHead(16, 32, spatial_dims=len(shift), temperature=0.02).field(moving, fixed)
     inner = (..., *(slice(10, -10) for _ in shift))
     expected = torch.tensor(shift, dtype=torch.float32).reshape(-1, *[1] * len(shift)).expand_as(field[inner][0])
     assert (field[inner] - expected).abs().max() < 0.05
@@ -80,7 +79,7 @@ def test_shape_bound_and_gradients(size):
     """
     head = CorrelationHead(4, 8, spatial_dims=len(size), radius=2)
     moving, fixed = (noise(4, size, seed=k).requires_grad_() for k in range(2))
-    field = head(moving, fixed)
+    field = head.field(moving, fixed)
     assert field.shape == (2, len(size), *size)
     assert field.abs().max() <= 4
     (field * noise(len(size), size, seed=3)).sum().backward()
@@ -96,8 +95,8 @@ def test_velocity_field():
     plain = CorrelationHead(4, 8)
     integrated = CorrelationHead(4, 8, velocity_steps=5)
     integrated.load_state_dict(plain.state_dict())
-    difference = (integrated(*features) - plain(*features)).abs().max()
-    assert 1e-3 < difference < plain(*features).abs().max()
+    difference = (integrated.field(*features) - plain.field(*features)).abs().max()
+    assert 1e-3 < difference < plain.field(*features).abs().max()
 
 
 def test_under_autocast():
@@ -105,9 +104,9 @@ def test_under_autocast():
     head = CorrelationHead(4, 8)
     features = noise(4, (8, 10, 8)), noise(4, (8, 10, 8), seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = head(*features)
+        found = head.field(*features)
     assert found.dtype == torch.float32
-    assert (found - head(*features)).abs().max() < 0.25
+    assert (found - head.field(*features)).abs().max() < 0.25
 
 
 class Largest(TorchDispatchMode):
@@ -128,7 +127,7 @@ def test_memory_is_bounded():
     size = (32, 32, 32)
     moving, fixed = (noise(16, size, batch=1, seed=k).requires_grad_() for k in range(2))
     with Largest() as largest:
-        CorrelationHead(16, 8)(moving, fixed).square().mean().backward()
+        CorrelationHead(16, 8).field(moving, fixed).square().mean().backward()
     similarities = 16**3 * 343
     assert moving.numel() <= largest.elements < 0.5 * similarities
 
@@ -136,7 +135,12 @@ def test_memory_is_bounded():
 def test_teaches_the_backbone():
     """Matching alone sends a gradient into every weight of the backbone that local features depend on."""
     torch.manual_seed(0)
-    network = GVSL(UNetBackbone(features=(4, 8)), None, CorrelationHead(4, 8), RestorationHead(4, 1, 8), symmetric=True)
+    network = GVSL(
+        UNetBackbone(features=(4, 8)),
+        ZMatchingHead(None, CorrelationHead(4, 8)),
+        RestorationHead(4, 1, 8),
+        symmetric=True,
+    )
     fixed, moving = (torch.rand(1, 1, 12, 16, 10, generator=torch.Generator().manual_seed(k)) for k in range(2))
     found = network(fixed, moving)
     there, back = warp(moving, found["displacement"]), warp(fixed, found["backward"]["displacement"])
@@ -151,15 +155,3 @@ def test_teaches_the_backbone():
 def test_refusals(arguments, word):
     with pytest.raises(InputError, match=word):
         CorrelationHead(4, 8, **arguments)
-
-
-def test_chosen_by_name():
-    """Both heads by their names with their own arguments; another name is refused."""
-    settings = {"convolution": {"hidden_channels": 8}, "correlation": {"radius": 2}}
-    common = {"in_channels": 4, "spatial_dims": 2, "velocity_steps": 1}
-    assert isinstance(deformable_head("convolution", settings, **common), DeformableHead)
-    found = deformable_head("correlation", settings, **common)
-    assert isinstance(found, CorrelationHead)
-    assert (found.radius, found.velocity_steps) == (2, 1)
-    with pytest.raises(InputError, match="matching_head"):
-        deformable_head("attention", settings, **common)

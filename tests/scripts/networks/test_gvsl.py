@@ -11,8 +11,8 @@ from scipy import ndimage
 from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 from scripts.errors import InputError
-from scripts.losses import GVSLLoss, LocalNCCLoss
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone
+from scripts.losses import GVSLLoss, LocalNCCLoss, MatchingTerm, RestorationTerm, SmoothnessTerm
+from scripts.networks import GVSL, AffineHead, DeformableHead, LocalHead, RestorationHead, UNetBackbone, ZMatchingHead
 from scripts.spatial import affine_about_centre, affine_displacement, warp
 from torch import nn
 
@@ -22,8 +22,7 @@ def small_network(dims=3, channels=1, **options):
     torch.manual_seed(0)
     return GVSL(
         UNetBackbone(dims, channels, (4, 8, 16)),
-        AffineHead(16, 8, dims),
-        DeformableHead(4, 8, dims),
+        ZMatchingHead(AffineHead(16, 8, dims), DeformableHead(4, 8, dims)),
         RestorationHead(4, channels, 8, dims),
         **options,
     )
@@ -33,7 +32,10 @@ def nudge(network):
     """Small random numbers for the layers that start at zero, so that matches are not the identity."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for layer in (network.affine_head.parameters_of_map, network.deformable_head.displacement):
+        for layer in (
+            network.matching_head.global_matching.parameters_of_map,
+            network.matching_head.local_matching.displacement,
+        ):
             for parameter in layer.parameters():
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return network
@@ -49,7 +51,7 @@ def test_parameter_counts_are_the_papers():
     """23,538,144 in the backbone, 32,440,739 in the whole network, with the paper's sizes as defaults."""
     with torch.device("meta"):
         backbone = UNetBackbone()
-        network = GVSL(backbone, AffineHead(), DeformableHead(), RestorationHead())
+        network = GVSL(backbone, ZMatchingHead(AffineHead(), DeformableHead()), RestorationHead())
     assert sum(p.numel() for p in backbone.parameters()) == 23_538_144
     assert sum(p.numel() for p in network.parameters()) == 32_440_739
 
@@ -268,19 +270,21 @@ def test_batch_of_two_is_two_batches_of_one(dims, size, symmetric):
 def test_every_parameter_gets_a_gradient(dims, size, symmetric):
     """After one step (the last layers start at zero) the loss reaches every parameter of backbone and heads."""
     network = small_network(dims, symmetric=symmetric)
-    loss = GVSLLoss(LocalNCCLoss(5))
+    loss = GVSLLoss(
+        {"matching": MatchingTerm(LocalNCCLoss(5)), "smoothness": SmoothnessTerm(), "restoration": RestorationTerm()}
+    )
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     fixed, moving = images(size, 2)
     for _ in range(2):
         optimiser.zero_grad()
-        loss(network(fixed, moving), torch.cat([fixed, moving], dim=1)).backward()
+        loss(network(fixed, moving), torch.cat([fixed, moving], dim=1))["loss"].backward()
         gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
         optimiser.step()
     for name, gradient in gradients.items():
         assert gradient is not None, name
         assert torch.isfinite(gradient).all(), name
         assert gradient.abs().max() > 0, name
-    affine = network.affine_head.parameters_of_map.weight.grad
+    affine = network.matching_head.global_matching.parameters_of_map.weight.grad
     assert (affine.abs().sum(dim=1) > 0).all(), "each rotation, scale, shear and translation"
 
 
@@ -298,7 +302,7 @@ def test_torchscript_restores_the_same(size):
 def test_without_affine_head():
     """A network without affine head matches by the displacement alone."""
     torch.manual_seed(0)
-    network = GVSL(UNetBackbone(3, 1, (4, 8)), None, DeformableHead(4, 8), RestorationHead(4, 1, 8))
+    network = GVSL(UNetBackbone(3, 1, (4, 8)), ZMatchingHead(None, DeformableHead(4, 8)), RestorationHead(4, 1, 8))
     fixed, moving = images((8, 7, 6), 2)
     found = network(fixed, moving)
     torch.testing.assert_close(found["affine"], torch.eye(3, 4).expand(2, -1, -1))
@@ -322,10 +326,10 @@ def test_under_autocast():
 SIZE = (28, 24, 20)
 
 
-class NoDeformation(nn.Module):
+class NoDeformation(LocalHead):
     """A deformable head that leaves everything to the affine head."""
 
-    def forward(self, moving, fixed):
+    def field(self, moving, fixed):
         return torch.zeros(len(fixed), 3, *fixed.shape[2:])
 
 
@@ -361,11 +365,12 @@ def test_a_known_rotation_is_recovered():
     still = asymmetric_image()
     image = torch.as_tensor(still, dtype=torch.float32)[None, None]
     backbone = encoder_only(UNetBackbone(3, 1, (8, 16, 32)))
-    network = GVSL(backbone, AffineHead(32, 32), NoDeformation(), nn.Identity())
+    network = GVSL(backbone, ZMatchingHead(AffineHead(32, 32), NoDeformation()), nn.Identity())
     steps, batch = 200, 4
-    loss = GVSLLoss(LocalNCCLoss(9), smoothness_weight=0, restoration_weight=0)
-    parameters = [*network.backbone.parameters(), *network.affine_head.parameters()]
-    last = {id(p) for p in network.affine_head.parameters_of_map.parameters()}
+    loss = GVSLLoss({"matching": MatchingTerm(LocalNCCLoss(9))})
+    affine_head = network.matching_head.global_matching
+    parameters = [*network.backbone.parameters(), *affine_head.parameters()]
+    last = {id(p) for p in affine_head.parameters_of_map.parameters()}
     rates = [3e-3, 3e-2]
     groups = [{"params": [p for p in parameters if (id(p) in last) == chosen]} for chosen in (False, True)]
     optimiser = torch.optim.Adam(groups, rates[0])
@@ -384,7 +389,7 @@ def test_a_known_rotation_is_recovered():
         turns = Rotation.from_rotvec(angles * axes / np.linalg.norm(axes, axis=1, keepdims=True)).as_matrix()
         moving = rotated(np.concatenate([turns, turns.transpose(0, 2, 1)]))
         optimiser.zero_grad()
-        loss(network(fixed, moving), torch.cat([fixed, moving], dim=1)).backward()
+        loss(network(fixed, moving), torch.cat([fixed, moving], dim=1))["loss"].backward()
         optimiser.step()
         schedule.step()
 

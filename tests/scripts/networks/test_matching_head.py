@@ -10,7 +10,7 @@ import torch
 from monai.networks.nets import SegResNet
 from scipy.spatial.transform import Rotation
 from scripts.errors import InputError
-from scripts.networks import AffineHead, DeformableHead, RestorationHead, ZMatchingHead
+from scripts.networks import AffineHead, DeformableHead, Levels, RestorationHead, ZMatchingHead
 from scripts.spatial import affine_displacement, fuse, warp
 from torch import nn
 
@@ -18,6 +18,11 @@ from torch import nn
 def features(channels, size, batch=2, seed=0):
     """Random feature maps."""
     return torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def levels(coarse, local):
+    """Features as a backbone of no other levels gives them."""
+    return Levels(local[:, :1], coarse, local)
 
 
 def nudge(module, seed=0):
@@ -34,7 +39,7 @@ def test_affine_head_starts_at_the_identity(size):
     n = len(size)
     head = AffineHead(4, 8, spatial_dims=n, spacing=(1.0, 2.0, 0.5)[:n])
     coarse = tuple(k // 2 for k in size)
-    affine = head(features(4, coarse), features(4, coarse, seed=1), size)
+    affine = head.affine(features(4, coarse), features(4, coarse, seed=1), size)
     assert affine.shape == (2, n, n + 1)
     torch.testing.assert_close(affine, torch.eye(n, n + 1).expand(2, -1, -1), atol=1e-5, rtol=0)
     assert affine_displacement(affine, size).abs().max() < 1e-4
@@ -46,9 +51,9 @@ def test_affine_head_compares_the_images():
     nudge(head)
     first, second = features(4, (3, 3, 3)), features(4, (3, 3, 3), seed=1)
     size = (12, 12, 12)
-    torch.testing.assert_close(head(first, first, size), head(second, second, size), atol=1e-5, rtol=0)
-    assert (head(first, second, size) - head(first, first, size)).abs().max() > 1e-3
-    assert (head(first, second, size) - head(second, first, size)).abs().max() > 1e-3
+    torch.testing.assert_close(head.affine(first, first, size), head.affine(second, second, size), atol=1e-5, rtol=0)
+    assert (head.affine(first, second, size) - head.affine(first, first, size)).abs().max() > 1e-3
+    assert (head.affine(first, second, size) - head.affine(second, first, size)).abs().max() > 1e-3
 
 
 def test_relative_and_published_affine_head():
@@ -63,7 +68,7 @@ def test_relative_and_published_affine_head():
     for head, seen in ((published, pooled[0]), (relative, pooled[0] - pooled[1])):
         rotation = 0.3 * head.parameters_of_map(seen)[:, :3].tanh()
         head.bounds = [0.3, 0, 0, 0]
-        found = head(moving, fixed, size)[:, :, :3].detach().numpy()
+        found = head.affine(moving, fixed, size)[:, :, :3].detach().numpy()
         angles = Rotation.from_matrix(found).as_euler("xyz")
         np.testing.assert_allclose(angles, rotation.detach().numpy(), atol=1e-5)
 
@@ -82,7 +87,7 @@ def test_affine_bounds_hold(dims, sign):
         with torch.no_grad():
             head.parameters_of_map.bias.zero_()
             head.parameters_of_map.bias[first:last] = sign * 1e4
-        found = head(features(4, size, 1), features(4, size, 1, seed=1), size)[0].double()
+        found = head.affine(features(4, size, 1), features(4, size, 1, seed=1), size)[0].double()
         unit = torch.tensor(spacing, dtype=torch.float64)
         centre = (torch.tensor(size) - 1) / 2
         moved = (found[:, :dims] @ centre.double() + found[:, dims] - centre) * unit
@@ -128,13 +133,13 @@ def test_deformable_head_starts_at_zero_and_learns(size):
     """Displacement 0 at first, in the right shape; after one step another one."""
     head = DeformableHead(4, 8, spatial_dims=len(size))
     moving, fixed = features(4, size), features(4, size, seed=1)
-    field = head(moving, fixed)
+    field = head.field(moving, fixed)
     assert field.shape == (2, len(size), *size)
     assert field.abs().max() == 0
     optimiser = torch.optim.SGD(head.parameters(), 0.1)
     (field - 1).square().mean().backward()
     optimiser.step()
-    assert head(moving, fixed).abs().max() > 0
+    assert head.field(moving, fixed).abs().max() > 0
 
 
 @pytest.mark.parametrize("size", [(7, 6, 5), (9, 6)])
@@ -167,31 +172,31 @@ def test_matching_is_the_fused_map_of_aligned_features():
     seen = {}
 
     class Spy(DeformableHead):
-        def forward(self, moving, fixed):
+        def field(self, moving, fixed):
             seen.update(moving=moving, fixed=fixed)
-            return super().forward(moving, fixed)
+            return super().field(moving, fixed)
 
     head = ZMatchingHead(AffineHead(4, 8), Spy(3, 8))
     nudge(head)
-    fixed = features(4, (5, 4, 3)), features(3, size)
-    moving = features(4, (5, 4, 3), seed=1), features(3, size, seed=2)
+    fixed = levels(features(4, (5, 4, 3)), features(3, size))
+    moving = levels(features(4, (5, 4, 3), seed=1), features(3, size, seed=2))
     found = head(fixed, moving)
-    torch.testing.assert_close(found["affine"], head.affine_head(moving[0], fixed[0], size))
+    torch.testing.assert_close(found["affine"], head.global_matching.affine(moving.bottleneck, fixed.bottleneck, size))
     assert (found["affine"] - torch.eye(3, 4)).abs().max() > 1e-3
-    torch.testing.assert_close(seen["moving"], warp(moving[1], affine_displacement(found["affine"], size)))
-    assert seen["fixed"] is fixed[1]
+    torch.testing.assert_close(seen["moving"], warp(moving.local, affine_displacement(found["affine"], size)))
+    assert seen["fixed"] is fixed.local
     torch.testing.assert_close(found["displacement"], fuse(found["affine"], found["local_displacement"]))
     assert found["local_displacement"].abs().max() > 0
 
 
 @pytest.mark.parametrize("size", [(8, 6, 5), (8, 6)])
 def test_without_affine_head(size):
-    """affine_head=None: the affine map is the identity and the fused field is the deformable head's."""
+    """global_matching=None: the affine map is the identity and the fused field is the deformable head's."""
     n = len(size)
     head = ZMatchingHead(None, DeformableHead(3, 8, spatial_dims=n))
     nudge(head)
     anything = torch.zeros(2, 1)
-    found = head((anything, features(3, size)), (anything, features(3, size, seed=1)))
+    found = head(levels(anything, features(3, size)), levels(anything, features(3, size, seed=1)))
     torch.testing.assert_close(found["affine"], torch.eye(n, n + 1).expand(2, -1, -1))
     torch.testing.assert_close(found["displacement"], found["local_displacement"], atol=1e-5, rtol=0)
     assert found["displacement"].abs().max() > 0
@@ -210,7 +215,7 @@ def test_matching_on_a_monai_network():
     head = ZMatchingHead(AffineHead(32, 8), DeformableHead(4, 8))
     nudge(head)
     fixed, moving = (torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(k)) for k in range(2))
-    found = head(both(fixed), both(moving))
+    found = head(Levels.of(both, fixed), Levels.of(both, moving))
     assert found["displacement"].shape == (2, 3, *size)
     (warp(moving, found["displacement"]) - fixed).square().mean().backward()
     for name, parameter in [*head.named_parameters(), *backbone.named_parameters()]:
@@ -225,8 +230,8 @@ def test_heads_under_autocast():
     size = (12, 10, 8)
     head = ZMatchingHead(AffineHead(8, 8), DeformableHead(3, 8))
     nudge(head)
-    fixed = features(8, (3, 3, 2)), features(3, size)
-    moving = features(8, (3, 3, 2), seed=1), features(3, size, seed=2)
+    fixed = levels(features(8, (3, 3, 2)), features(3, size))
+    moving = levels(features(8, (3, 3, 2), seed=1), features(3, size, seed=2))
     expected = head(fixed, moving)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = head(fixed, moving)

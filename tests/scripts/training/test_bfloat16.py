@@ -8,23 +8,31 @@ import pytest
 import torch
 from scripts.files import load_file
 from scripts.losses import GVSLLoss
-from scripts.networks import GVSL, AffineHead, RestorationHead, UNetBackbone, deformable_head
+from scripts.networks import (
+    GVSL,
+    AffineHead,
+    CorrelationHead,
+    DeformableHead,
+    RestorationHead,
+    UNetBackbone,
+    ZMatchingHead,
+)
 from scripts.spatial import warp
 from scripts.training import BFloat16Inferer
 from torch.nn.functional import cosine_similarity
 
-KINDS = {"convolution": {"hidden_channels": 8}, "correlation": {"hidden_channels": 8}}
+KINDS = {"convolution": DeformableHead, "correlation": CorrelationHead}
 
 
 @pytest.fixture(params=list(KINDS))
 def network(request):
     """Away from the identity, where a network starts."""
     torch.manual_seed(0)
-    head = deformable_head(request.param, KINDS, in_channels=8, spatial_dims=3, velocity_steps=0)
-    made = GVSL(UNetBackbone(3, 1, (8, 16)), AffineHead(16, 8), head, RestorationHead(8, 1, 8), symmetric=True)
+    head = ZMatchingHead(AffineHead(16, 8), KINDS[request.param](8, 8))
+    made = GVSL(UNetBackbone(3, 1, (8, 16)), head, RestorationHead(8, 1, 8), symmetric=True)
     with torch.no_grad():
         for name, weight in made.named_parameters():
-            if name.startswith(("affine_head", "deformable_head")):
+            if name.startswith("matching_head"):
                 weight += 0.02 * torch.randn_like(weight)
     return made
 
@@ -46,9 +54,10 @@ def learn(network, pair, enabled):
     network.zero_grad()
     loss = GVSLLoss()
     prediction = BFloat16Inferer(enabled)(pair[0], network, pair[1])
-    loss(prediction, torch.cat(pair, dim=1)).backward()
+    terms = loss(prediction, torch.cat(pair, dim=1))
+    terms["loss"].backward()
     gradient = torch.cat([weight.grad.flatten() for weight in network.parameters()])
-    return prediction, loss.terms, gradient
+    return prediction, {name: term.item() for name, term in terms.items()}, gradient
 
 
 def test_close_to_float32_and_in_it(network, pair):

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts.errors import InputError
 from scripts.files import load_file, save_atomically
-from scripts.training import checkpoints, load_weights
+from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.training import ModelLoader, checkpoints, load_weights
 
 
 class Bomb:
@@ -177,3 +178,26 @@ class TestWeights:
         with pytest.raises(InputError, match=rf"model\.pt is of another architecture: .*{message}"):
             load_weights(module, weights, "model.pt")
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_weights_of_former_names_are_read(tmp_path, capsys):
+    """Those of the first releases, which had the heads side by side; a line says so, once for each file."""
+    network = GVSL(
+        UNetBackbone(features=(4, 8)), ZMatchingHead(AffineHead(8, 8), DeformableHead(4, 8)), RestorationHead(4, 1, 8)
+    )
+    weights = network.state_dict()
+    former = {
+        name.replace("matching_head.global_matching.", "affine_head.").replace(
+            "matching_head.local_matching.", "deformable_head."
+        ): torch.rand_like(value)
+        for name, value in weights.items()
+    }
+    assert former.keys() != weights.keys()
+    torch.save(former, tmp_path / "model.pt")
+    ModelLoader(network, str(tmp_path / "model.pt"))()
+    for value, expected in zip(network.state_dict().values(), former.values(), strict=True):
+        assert torch.equal(value, expected)
+    assert capsys.readouterr().out.count("affine_head. and deformable_head.") == 1
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    ModelLoader(network, str(tmp_path / "model.pt"))()
+    assert not capsys.readouterr().out

@@ -15,11 +15,10 @@ from scripts.training import History, step_scalars
 
 def test_scalars_of_a_step_follow_loss_and_schedule():
     """They are read when they are asked for, under names that no average of an epoch has."""
-    loss = SimpleNamespace(terms={"matching": 0.0})
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
-    scalars = step_scalars(loss, optimizer)
-    loss.terms, optimizer.param_groups[0]["lr"] = {"matching": 0.25, "smoothness": 0.5}, 0.125
-    assert scalars({"loss": torch.tensor(0.75)}) == {
+    scalars = step_scalars(optimizer)
+    optimizer.param_groups[0]["lr"] = 0.125
+    assert scalars({"losses": {"loss": 0.75, "matching": 0.25, "smoothness": 0.5}}) == {
         "step/loss": 0.75,
         "step/matching": 0.25,
         "step/smoothness": 0.5,

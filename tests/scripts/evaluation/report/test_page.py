@@ -30,7 +30,7 @@ from scripts.evaluation.report import (
     short_names,
     table,
 )
-from scripts.networks import GVSL, DeformableHead, RestorationHead, UNetBackbone
+from scripts.networks import GVSL, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 
 SIZE = (12, 10, 8)
 EVIL = "<script>alert(1)</script>"
@@ -64,7 +64,9 @@ class Page(HTMLParser):
 def evaluation(folder: Path, pairs: int = 4, labels: bool = True, dims: int = 3) -> Evaluation:
     """A completed evaluation with made-up measures and volumes."""
     network = GVSL(
-        UNetBackbone(dims, features=(4, 8)), None, DeformableHead(4, 8, spatial_dims=dims), RestorationHead(4, 8, dims)
+        UNetBackbone(dims, features=(4, 8)),
+        ZMatchingHead(None, DeformableHead(4, 8, spatial_dims=dims)),
+        RestorationHead(4, 8, dims),
     )
     rng, size = np.random.default_rng(0), SIZE[:dims]
     scans = [{"image": torch.rand(1, *size), "label": torch.randint(0, 3, (1, *size))} for _ in range(3)]

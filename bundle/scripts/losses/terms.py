@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The terms of the pre-training loss (paper, section 3.4): matching, smoothness, restoration, redundancy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError, check_numbers
+from ..spatial.displacement import inside_volume
+from ..spatial.warp import warp as sample_at
+from .local_ncc import LocalNCCLoss
+from .redundancy import redundancy
+from .smoothness import SmoothnessLoss
+
+
+class Term(nn.Module):
+    """
+    A term of :class:`~scripts.losses.GVSLLoss`: a number of one match, without its weight.
+
+    Args:
+        weight: in the sum; 0 is logged only.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            found: one way's match, as :class:`~scripts.networks.GVSL` gives it while training.
+            clean: the clean images ``fixed`` and ``moving``, ``(B, C, D, H, W)``.
+
+        Returns:
+            scalar.
+        """
+        raise NotImplementedError
+
+
+class MatchingTerm(Term):
+    """
+    How unlike the fixed image the warped clean moving image is, within the field of view.
+
+    Args:
+        similarity: (warped, fixed, mask) to a scalar; :class:`~scripts.losses.LocalNCCLoss` by default.
+        warp: (image, displacement) to the warped image; once by trilinear interpolation by default.
+        weight: see :class:`Term`; 0 for restoration only.
+    """
+
+    def __init__(self, similarity: nn.Module | None = None, warp: nn.Module | None = None, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.similarity = LocalNCCLoss() if similarity is None else similarity
+        self.warp = sample_at if warp is None else warp
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`Term.forward`."""
+        displacement = found["displacement"]
+        inside = inside_volume(displacement.detach())
+        return self.similarity(self.warp(clean["moving"], displacement), clean["fixed"], inside)
+
+
+class SmoothnessTerm(Term):
+    """
+    Smoothness of the displacement.
+
+    Args:
+        field: "local_displacement", or "displacement" for the fused one.
+        smoothness: of a field; :class:`~scripts.losses.SmoothnessLoss` by default.
+        weight: see :class:`Term`.
+    """
+
+    def __init__(
+        self, field: str = "local_displacement", smoothness: nn.Module | None = None, weight: float = 1.0
+    ) -> None:
+        super().__init__(weight)
+        self.field = field
+        self.smoothness = SmoothnessLoss() if smoothness is None else smoothness
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`Term.forward`."""
+        return self.smoothness(found[self.field])
+
+
+class RestorationTerm(Term):
+    """
+    Mean squared error of the restored image.
+
+    Args:
+        corrupted: which image was restored, "moving" or "fixed", as given to the network.
+        weight: see :class:`Term`; 0 for matching only.
+    """
+
+    def __init__(self, corrupted: str = "moving", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if corrupted not in ("moving", "fixed"):
+            raise InputError(f"corrupted is 'moving' or 'fixed', not '{corrupted}'")
+        self.corrupted = corrupted
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`Term.forward`."""
+        return (found["restored"].float() - clean[self.corrupted]).square().mean()
+
+
+class RedundancyTerm(Term):
+    """
+    Mean :func:`~scripts.losses.redundancy` of the features, which the paper does not have.
+
+    Args:
+        levels: of how many levels, f^g and f^l first; None for all.
+        weight: see :class:`Term`.
+    """
+
+    def __init__(self, levels: int | None = None, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        if levels is not None:
+            check_numbers({"redundancy_levels": levels}, lowest=1, whole=True)
+        self.levels = levels
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`Term.forward`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight > 0):  # else only logged
+            return torch.stack([redundancy(level).mean() for level in found["features"][: self.levels]]).mean()

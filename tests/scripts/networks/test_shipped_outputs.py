@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The shipped weights give the outputs that they gave when they were trained, and a step from them the same losses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from torch.nn import functional
+
+EXPECTED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def smooth_images(count: int, size: tuple[int, ...]) -> list[torch.Tensor]:
+    """Noise on a coarse grid, interpolated."""
+    images = []
+    for seed in range(count):
+        coarse = torch.rand(1, 1, 6, 7, 7, generator=torch.Generator().manual_seed(seed))
+        images.append(functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True))
+    return images
+
+
+def summary(tensor: torch.Tensor) -> list[float]:
+    """Mean, mean square, and four values along the diagonal."""
+    flat = tensor.detach().double().flatten()
+    places = torch.linspace(0, len(flat) - 1, 6).long()[1:-1]
+    return [flat.mean().item(), flat.square().mean().item(), *flat[places].tolist()]
+
+
+def test_outputs_of_the_shipped_weights(repository):
+    parser = ConfigParser()
+    bundle = repository / "bundle"
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
+    network = parser.get_parsed_content("network").eval()
+    parser.get_parsed_content("checkpointloader")()
+    fixed, moving = smooth_images(2, (48, 56, 56))
+    with torch.no_grad():
+        found = {**network(fixed, moving), "restored": network(fixed)}
+    assert found.keys() == EXPECTED["outputs"].keys()
+    for name, value in found.items():
+        assert summary(value) == pytest.approx(EXPECTED["outputs"][name], rel=1e-3, abs=1e-3), name
