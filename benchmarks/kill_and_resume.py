@@ -150,9 +150,8 @@ def progress(output: Path) -> tuple[int, int]:
 
 
 def state(folder: Path) -> tuple[dict, dict, str]:
-    """What must agree: the checkpoint but for the state of random generators, the best model, the history."""
+    """What must agree: the checkpoint, the best model, the history."""
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop("random_state")  # workers take a seed, which they do not use, each time they start
     return checkpoint, torch.load(folder / "model.pt", weights_only=True), (folder / "history.csv").read_text()
 
 

@@ -28,7 +28,7 @@ from evidence.pretraining import weights_of
 from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
 from evidence.table import markdown
-from scripts.errors import InputError, report_input_errors
+from scripts.errors import InputError, show_one_line
 from scripts.networks import GVSL, UNetBackbone
 
 
@@ -159,5 +159,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    report_input_errors()
+    show_one_line()
     main()

@@ -212,7 +212,7 @@ def preprocessing(config_files):
 
 @pytest.fixture
 def no_figure_is_left_open():
-    """Every test closes its figures, and the functions that return none close theirs."""
+    """Figures are drawn without pyplot, which would keep them."""
     plt.close("all")
     yield
     assert plt.get_fignums() == []

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import itk
-import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -69,10 +68,9 @@ SIZE = (10, 8, 6)  # towards the patient's right, anterior, superior
 
 
 def drawn(figure):
-    """Render a figure, close it, return its pixels."""
+    """Render a figure, return its pixels."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=40)
-    plt.close(figure)
     return np.asarray(Image.open(file).convert("RGB"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import re
@@ -154,7 +155,27 @@ def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad
     print("\n  ".join([f"left out {len(problems)} of {total} {what}:", *problems]), flush=True)
 
 
+def is_command() -> bool:
+    """Whether ``python -m monai.bundle`` is this process' program, and not a notebook, a server or another one."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.split(".")[:2] == ["monai", "bundle"]
+
+
 def report_input_errors() -> None:
+    """
+    First step of every configuration: where the command runs it, mistakes end in one line, see :func:`show_one_line`,
+    and logs are quiet unless ``--logging_file`` asks for them: ignite would tell of the error too, and of each epoch. A
+    notebook, a federated client or the server of MONAI Label keeps its hooks and logs.
+    """
+    if not is_command():
+        return
+    show_one_line()
+    if not any(argument.startswith("--logging_file") for argument in sys.argv):
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
+def show_one_line() -> None:
     """
     Make an uncaught :class:`InputError` end the program with its message alone; other errors keep their traceback.
     """

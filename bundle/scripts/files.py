@@ -51,6 +51,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], option: str =
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if is_lost_worker(error):  # PyTorch tells of it by an error in whatever line is running
+            raise
         kept = "the previous one is kept" if path.exists() else "nothing was written"
         raise InputError(f"{path} cannot be written ({error}); {kept}: free or change {option}") from error
 

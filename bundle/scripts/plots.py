@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a match."""
+"""Pictures of a match and of a training, as figures of their own: no window, no global state, nothing to close."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # no screen needed; before pyplot
-
 PLANES = ("sagittal", "coronal", "axial")
+
+
+def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+    """
+    What pyplot's function of this name does, without the figure that pyplot keeps and the backend that it chooses.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        size: in inches, width first.
+
+    Returns:
+        the figure, and its axes ``(rows, columns)``.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def plane(volume: np.ndarray, axis: int, index: int | None = None) -> np.ndarray:
@@ -78,13 +91,13 @@ def matching_figure(
         title: of the figure.
 
     Returns:
-        the figure; close it after use.
+        the figure.
     """
     images = {"fixed": fixed, "moving": moving, "warped": warped}
     differences = {"moving - fixed": moving - fixed, "warped - fixed": warped - fixed}
     restoration = ({} if corrupted is None else {"moving, corrupted": corrupted}) | {"restored": restored}
     names = [*images, *differences, "sampling grid", *restoration]
-    figure, table = plt.subplots(3, len(names), figsize=(1.9 * len(names), 6.2), layout="constrained")
+    figure, table = subplots(3, len(names), (1.9 * len(names), 6.2))
     for axis, row in enumerate(table):
         horizontal, vertical = (spacing[k] for k in range(3) if k != axis)
         for name, axes in zip(names, row, strict=True):
@@ -113,7 +126,7 @@ def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
             ``_after``.
 
     Returns:
-        the figure; close it after use.
+        the figure.
     """
     groups = {
         "losses (training)": ["matching", "smoothness", "restoration", "redundancy"],
@@ -123,7 +136,7 @@ def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
     }
     shown = {title: [n for n in names if any(n in row for row in history)] for title, names in groups.items()}
     shown = {title: names for title, names in shown.items() if names}
-    figure, table = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3), layout="constrained", squeeze=False)
+    figure, table = subplots(1, len(shown), (4 * len(shown), 3))
     for axes, (title, names) in zip(table[0], shown.items(), strict=True):
         for name in names:
             rows = [(row["epoch"], row[name]) for row in history if name in row]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from monai.bundle import ConfigParser
-from scripts.errors import InputError, check_numbers, check_orientation, report_input_errors, user_message
+from scripts.errors import InputError, check_numbers, check_orientation, show_one_line, user_message
 
 
 def raised(action) -> Exception:
@@ -50,13 +50,13 @@ def test_programming_errors_have_no_message(action):
 
 
 def test_hook_prints_the_message_alone(restored_process, capsys):
-    report_input_errors()
+    show_one_line()
     sys.excepthook(InputError, InputError("scan.nii is damaged"), None)
     assert capsys.readouterr().err == "error: scan.nii is damaged\n"
 
 
 def test_hook_leaves_programming_errors_their_traceback(restored_process, capsys):
-    report_input_errors()
+    show_one_line()
     error = raised(lambda: {}["missing"])
     sys.excepthook(KeyError, error, error.__traceback__)
     shown = capsys.readouterr().err

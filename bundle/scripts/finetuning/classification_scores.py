@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from ignite.engine import Events
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from monai.engines import Workflow
 from monai.metrics import ROCAUCMetric, compute_roc_auc
 
-from ..plots import PLANES, plane
+from ..plots import PLANES, plane, subplots
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], classes: Sequence[str]) -> None:
@@ -53,7 +52,7 @@ def confusion_figure(tables: Mapping[str, Mapping[str, Mapping[str, int]]]) -> F
     """
     classes = list(next(iter(tables.values())))
     size = 1.6 + 0.7 * len(classes)
-    figure, axes = plt.subplots(1, len(tables), figsize=(size * len(tables), size), layout="constrained", squeeze=False)
+    figure, axes = subplots(1, len(tables), (size * len(tables), size))
     for place, (title, table) in zip(axes[0], tables.items(), strict=True):
         counts = np.array([list(row.values()) for row in table.values()])
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -76,7 +75,7 @@ def planes_figure(planes: Sequence[np.ndarray], spacing: Sequence[float], title:
         spacing: voxel size in millimetres.
         title: of the figure.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+    figure, (axes,) = subplots(1, 3, (10, 3.8))
     for axis, (place, picture) in enumerate(zip(axes, planes, strict=True)):
         across, up = (size for index, size in enumerate(spacing) if index != axis)
         place.imshow(picture, cmap="gray", vmin=0, vmax=255, aspect=up / across)
@@ -171,9 +170,8 @@ class ClassificationScores(Predictions):
             self.save(planes_figure(case["planes"], self.spacing, title), name)
 
     def save(self, figure: Figure, name: str) -> None:
-        """Write a figure and close it."""
+        """Write a figure."""
         figure.savefig(self.folder / f"{name}.png", dpi=110)
-        plt.close(figure)
 
 
 def class_aucs(probabilities: torch.Tensor, labels: torch.Tensor) -> list[float]:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from ignite.engine import Events
 from matplotlib.figure import Figure
 from monai.engines import Workflow
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+from ..plots import subplots
 
 MEASURES = ("dice", "hausdorff_95", "surface_dice")
 
@@ -65,7 +66,7 @@ def overlay_figure(
         spacing: voxel size in millimetres.
         title: of the figure.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+    figure, (axes,) = subplots(1, 3, (10, 3.8))
     where = np.argwhere(label if label.any() else np.ones_like(label))
     centre = where[np.abs(where - where.mean(0)).sum(1).argmin()]
     for axis, place in enumerate(axes):
@@ -130,7 +131,6 @@ class SegmentationScores:
             title = f"{name} case, {case['name']}: Dice {np.nanmean(case['scores']['dice']):.3f}"
             figure = overlay_figure(case["image"] / 255, case["pred"], case["label"], self.spacing, title)
             figure.savefig(self.folder / f"{name}.png", dpi=110)
-            plt.close(figure)
 
     def summary(self) -> dict[str, dict[str, float | int | None]]:
         """Means over the cases by structure, and over the structures; infinite distances are counted, not averaged."""

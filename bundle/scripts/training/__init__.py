@@ -2,7 +2,7 @@
 """Checkpoints, handlers, history, several processes."""
 
 from .bfloat16 import BFloat16Inferer, as_float32
-from .checkpoint_handler import TrainingState, random_state, restore_random_state
+from .checkpoint_handler import TrainingState
 from .checkpoints import ModelLoader, keep_copy, kept_copies, load_optimizer, load_weights, start_from
 from .distributed import any_rank, is_lost_process, local_device, on_first_rank, start, stop, validation_sampler
 from .handlers import MatchingPicture, ProgressBar, StopAtBrokenLoss
@@ -35,8 +35,6 @@ __all__ = [
     "local_device",
     "on_first_rank",
     "prepare_output",
-    "random_state",
-    "restore_random_state",
     "start",
     "start_from",
     "step_scalars",

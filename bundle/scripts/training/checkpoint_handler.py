@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.distributed import get_rank, get_world_size
 from ignite.engine import Events
@@ -32,8 +30,8 @@ class TrainingState:
 
     The checkpoint is written after every epoch; where the draws are numbered (:class:`~scripts.data.DrawSampler`) also
     within an epoch: every ``interval`` steps, on Ctrl-C or SIGTERM (a scheduler's notice) after the step at hand, and,
-    in a single process, when data cannot be read any more or a process that reads them has been killed. Of several
-    processes the first one writes.
+    in a single process, when data cannot be read any more. Of several processes the first one writes. Nothing random is
+    kept: draws are numbered, and the network draws nothing.
 
     Args:
         folder: where to.
@@ -92,7 +90,7 @@ class TrainingState:
         if not found:
             return
         state = self._read()
-        parts = {"network", "epoch", "best", "random_state", "optimizer", "lr_scheduler"}
+        parts = {"network", "epoch", "best", "optimizer", "lr_scheduler"}
         if not isinstance(state, dict) or not parts <= set(state):
             raise InputError(
                 f"{self.path} is not a checkpoint of this training: remove it, or pass another --output_dir"
@@ -112,7 +110,6 @@ class TrainingState:
                 loader.sampler.begin_after(state["step"] * loader.batch_size)
                 self.metric_states = state["metrics"]
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
-        restore_random_state(state["random_state"])
         if get_rank() == 0:
             print(f"resumed from {self.path} after {self._where(engine)}", flush=True)
 
@@ -141,9 +138,6 @@ class TrainingState:
     def before_step(self, engine: SupervisedTrainer) -> None:
         """Between two steps: save where it is time, stop where that was asked for."""
         self.between_steps = True
-        self.interruptions.watch_workers()
-        if self.interruptions.lost_worker is not None and not self.interruptions.stop_asked:
-            raise self.interruptions.lost_worker  # a scheduler's SIGTERM ends both: there the wish to stop is the cause
         step = engine.state.iteration % engine.state.epoch_length
         if step % engine.accumulation_steps:
             return  # gradients of an unfinished step are not kept
@@ -212,28 +206,5 @@ class TrainingState:
             "epoch_length": engine.state.epoch_length,
             "metrics": metrics,
             "best": [best.best_metric, best.best_metric_epoch],
-            "random_state": random_state(),
         }
         save_atomically(content, self.path)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain containers."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Undo everything drawn since :func:`random_state` gave ``state``."""
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))

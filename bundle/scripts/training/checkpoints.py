@@ -42,8 +42,9 @@ def keep_copy(path: Path, number: int, keep: int) -> None:
 
 
 def kept_copies(path: Path) -> list[Path]:
-    """What :func:`keep_copy` has kept, the newest last."""
-    return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
+    """What :func:`keep_copy` has kept, in the order of the numbers: the newest last."""
+    copies = {copy.stem.removeprefix(f"{path.stem}_"): copy for copy in path.parent.glob(f"{path.stem}_*{path.suffix}")}
+    return [copies[number] for number in sorted(filter(str.isdecimal, copies), key=int)]
 
 
 def present_names(weights: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pydoc import locate
@@ -57,13 +58,14 @@ def stop(network: DistributedDataParallel) -> None:
     Part from the other processes, when all are ready.
 
     Args:
-        network: trained with them, not to be called any more. It keeps their group, and so gloo's threads, beyond the
-            group's own end: a thread that frees its last tensor while the interpreter ends aborts the process (Python
-            before 3.14). Here nothing keeps the group, so its threads end first.
+        network: trained with them, not to be called any more.
     """
     idist.barrier()
-    for keeps_group in ("process_group", "reducer", "logger"):
-        setattr(network, keeps_group, None)
+    if sys.version_info < (3, 14):
+        # It keeps the group, and so gloo's threads, beyond the group's own end: one that frees its last tensor while
+        # the interpreter ends aborts the process (github.com/pytorch/pytorch/pull/179291, not merged). 3.14 waits.
+        for keeps_group in ("process_group", "reducer", "logger"):
+            setattr(network, keeps_group, None)
     idist.finalize()
 
 

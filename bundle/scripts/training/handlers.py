@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from ignite.engine import Events
 from monai.engines import Workflow
@@ -133,4 +132,3 @@ class MatchingPicture:
         figure.savefig(path, dpi=110)
         with SummaryWriter(str(self.folder / "tensorboard")) as writer:
             writer.add_figure("matching", figure, engine.state.epoch)
-        plt.close(figure)

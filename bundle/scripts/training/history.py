@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
@@ -82,9 +81,7 @@ class History:
     def completed(self, engine: Workflow) -> None:
         if not self.rows:
             return
-        figure = curves_figure(self.rows)
-        figure.savefig(self.folder / "curves.png", dpi=110)
-        plt.close(figure)
+        curves_figure(self.rows).savefig(self.folder / "curves.png", dpi=110)
         print(self.summary(), flush=True)
 
     def summary(self) -> str:

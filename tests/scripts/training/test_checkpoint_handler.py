@@ -16,8 +16,14 @@ from ignite.engine import Events
 from kill_and_resume import same
 from scripts.errors import InputError, user_message
 from scripts.files import load_file, save_atomically
-from scripts.training import Interruptions
 from scripts.training import checkpoint_handler as training_state
+from scripts.training import interruptions, keep_copy, kept_copies
+
+
+@pytest.fixture(autouse=True)
+def as_command(monkeypatch):
+    """Signals are listened to as where the command trains."""
+    monkeypatch.setattr(interruptions, "is_command", lambda: True)
 
 
 def compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings):
@@ -25,7 +31,7 @@ def compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings):
     rows = pretrain(cohort, tmp_path / "whole", **settings)
     assert pretrain(cohort, tmp_path / "parts", resume=True, **settings) == rows
     whole, parts = (load_file(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts"))
-    assert all(same(whole[name], parts[name]) for name in whole if name != "random_state")
+    assert same(whole, parts)
     whole, parts = (load_file(tmp_path / name / "model.pt") for name in ("whole", "parts"))
     assert same(whole, parts)
 
@@ -118,14 +124,16 @@ class TestStopBetweenSteps:
         assert "0 epochs and 2 steps" in capsys.readouterr().err
         compare_with_uninterrupted(cohort, tmp_path, pretrain, epochs=1)
 
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_killed_worker(self, cohort, tmp_path, stopped, pretrain, kill_worker, workers):
-        """As when memory runs out. The step at hand ends, and one line says what helps."""
-        settings = {"epochs": 1, "epoch_length": 5, "num_workers": workers}
-        message = user_message(stopped(Events.ITERATION_STARTED(once=2), kill_worker, RuntimeError, **settings))
+    @pytest.mark.parametrize(
+        ("moment", "kept"), [(Events.ITERATION_STARTED(once=4), 2), (Events.GET_BATCH_STARTED(once=3), 3)]
+    )
+    def test_killed_worker(self, cohort, tmp_path, stopped, pretrain, kill_worker, moment, kept):
+        """As when memory runs out: one line says what helps. Amid a step the last checkpoint is what there is."""
+        settings = {"epochs": 1, "epoch_length": 6, "num_workers": 1, "checkpoint_interval": 2}
+        message = user_message(stopped(moment, kill_worker, RuntimeError, **settings))
         assert "a process that loads data is gone (DataLoader worker (pid" in message
         assert "killed by signal: Killed), most often because memory ran out: lower --num_workers" in message
-        assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and 2 steps" in message
+        assert f"saved in {tmp_path / 'parts' / 'checkpoint.pt'}: 0 epochs and {kept} steps" in message
         assert "\n" not in message
         compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
 
@@ -148,7 +156,6 @@ class TestStopBetweenSteps:
         numbers = (signal.SIGINT, signal.SIGTERM)
         before, ended = [signal.getsignal(number) for number in numbers], []
         signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
-        monkeypatch.setattr(Interruptions, "watch_workers", lambda self: None)  # this handler would stay as well
         monkeypatch.setattr(training_state, "get_world_size", lambda: 2)
         yield ended
         for number, handler in zip(numbers, before, strict=True):
@@ -176,19 +183,21 @@ class TestStopBetweenSteps:
     def test_worker_killed_while_a_checkpoint_is_written(
         self, cohort, tmp_path, stopped, pretrain, kill_worker, monkeypatch
     ):
-        """It is written all the same, and nobody takes the worker for a full disk."""
+        """The one before stays, and nobody takes the worker for a full disk."""
         save = torch.save
 
-        def kill_and_save(*args):
-            monkeypatch.setattr(torch, "save", save)
-            kill_worker()
-            save(*args)
+        def kill_and_save(content, file):
+            if content.get("step") == 4:
+                monkeypatch.setattr(torch, "save", save)
+                kill_worker()
+            save(content, file)
 
         monkeypatch.setattr(torch, "save", kill_and_save)
-        settings = {"epochs": 1, "epoch_length": 5, "num_workers": 1, "checkpoint_interval": 2}
+        settings = {"epochs": 1, "epoch_length": 6, "num_workers": 1, "checkpoint_interval": 2}
         message = user_message(stopped(Events.STARTED, lambda: None, RuntimeError, **settings))
         assert "a process that loads data is gone" in message
-        assert re.search("0 epochs and [23] steps", message)  # one more where the worker had its data ready
+        assert re.search("0 epochs and [24] steps", message)
+        assert not list((tmp_path / "parts").glob("*.part"))
         compare_with_uninterrupted(cohort, tmp_path, pretrain, **settings)
 
 
@@ -199,6 +208,16 @@ class TestFiles:
             "checkpoint.pt", "checkpoint_0003.pt", "checkpoint_0004.pt",
         ]  # fmt: skip
         assert load_file(tmp_path / "checkpoint_0003.pt")["epoch"] == 3
+
+    def test_they_are_counted_not_spelt(self, tmp_path):
+        """After 9999 come five digits, which as text stand before it."""
+        path = tmp_path / "checkpoint.pt"
+        (tmp_path / "checkpoint_mine.pt").write_bytes(b"of the user")
+        for number in (9998, 9999, 10000, 10001):
+            path.write_bytes(b"%d" % number)
+            keep_copy(path, number, 2)
+        assert [copy.name for copy in kept_copies(path)] == ["checkpoint_10000.pt", "checkpoint_10001.pt"]
+        assert (tmp_path / "checkpoint_mine.pt").exists()
 
     def test_one_without_links(self, cohort, tmp_path, pretrain, monkeypatch):
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,7 +17,7 @@ from PIL import Image
 def data_uri(picture: Image.Image | Figure) -> str:
     """
     Args:
-        picture: a figure is closed.
+        picture: an image or a figure.
 
     Returns:
         the picture as a ``data:`` address: PNG, or JPEG where that is less than half as large.
@@ -26,7 +25,6 @@ def data_uri(picture: Image.Image | Figure) -> str:
     png, jpeg = io.BytesIO(), io.BytesIO()
     if isinstance(picture, Figure):
         picture.savefig(png, dpi=130)
-        plt.close(picture)
     else:
         picture.save(png, "PNG")
         picture.save(jpeg, "JPEG", quality=90, subsampling=0)

@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...plots import PLANES, draw_grid, plane
-
-matplotlib.use("Agg")  # no screen needed; before pyplot
+from ...plots import PLANES, draw_grid, plane, subplots
 
 
 def as_volume(image: np.ndarray) -> np.ndarray:
@@ -51,7 +49,7 @@ def difference(fixed: np.ndarray, other: np.ndarray, limit: float = 0.6) -> np.n
     Returns:
         ``(D, H, W, 3)``: red where the other image is brighter, blue where it is darker, white where they agree.
     """
-    return plt.colormaps["RdBu_r"]((other - fixed) / (2 * limit) + 0.5)[..., :3]
+    return matplotlib.colormaps["RdBu_r"]((other - fixed) / (2 * limit) + 0.5)[..., :3]
 
 
 def shown_planes(size: Sequence[int], spacing: Sequence[float], pixels: int) -> dict[int, tuple[int, int]]:
@@ -119,14 +117,14 @@ def grid_pictures(
         field = np.concatenate([field, np.zeros_like(field[:1])])[..., None]
     pictures = {}
     for axis, (width, height) in shown_planes(field.shape[1:], spacing, pixels).items():
-        figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
         draw_grid(axes, field, axis, step=max(2, max(field.shape[1:]) // 24))
         axes.set_aspect("auto")
-        figure.canvas.draw()
-        pictures[PLANES[axis]] = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-        plt.close(figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures[PLANES[axis]] = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     return pictures
 
 
@@ -160,12 +158,12 @@ def embedding_figure(points: np.ndarray, codes: np.ndarray, names: dict[int, str
         names: of the structures.
 
     Returns:
-        the figure; close it after use.
+        the figure.
     """
     found = np.unique(codes)
     map_name = "tab10" if len(found) <= 10 else "tab20" if len(found) <= 20 else "turbo"
-    palette = plt.colormaps[map_name]
-    figure, axes = plt.subplots(figsize=(5, 5 + 0.16 * len(found)), layout="constrained")
+    palette = matplotlib.colormaps[map_name]
+    figure, ((axes,),) = subplots(1, 1, (5, 5 + 0.16 * len(found)))
     for index, code in enumerate(found):
         colour = palette(index if palette.N <= 20 else index / len(found))
         chosen = points[codes == code]
