@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import SpatialCrop
+from monai.transforms import CropForeground
 
 from ..errors import InputError, check_numbers
 
@@ -25,12 +25,10 @@ def crop_to(mask: np.ndarray, margin: float, *images: MetaTensor) -> list[MetaTe
     Returns:
         the boxes, whose affine matrices keep every voxel where it was.
     """
-    where = np.nonzero(mask)
     voxels = np.ceil(margin / np.asarray(images[0].pixdim) - 1e-6).astype(int)
-    start = np.maximum(0, np.array([axis.min() for axis in where]) - voxels)
-    stop = np.minimum(mask.shape, np.array([axis.max() for axis in where]) + 1 + voxels)
-    crop = SpatialCrop(roi_start=start.tolist(), roi_end=stop.tolist())
-    return [cast(MetaTensor, crop(image)) for image in images]
+    crop = CropForeground(margin=voxels.tolist(), allow_smaller=True)
+    box = crop.compute_bounding_box(mask[None])
+    return [cast(MetaTensor, crop.crop_pad(image, *box)) for image in images]
 
 
 @dataclass(frozen=True)

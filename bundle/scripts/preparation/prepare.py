@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.data import ITKWriter, MetaTensor, NibabelWriter
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.folder_layouts import laid_out_images
@@ -32,7 +32,8 @@ Step = Callable[[MetaTensor, MetaTensor | None], tuple[MetaTensor, MetaTensor | 
 
 def write_image(image: MetaTensor, path: Path) -> None:
     """
-    Write a scan in the format of its name, all at once: under its name there is never a part of it.
+    Write a scan in the format of its name, all at once: under its name there is never a part of it. MONAI's
+    ``SaveImage`` gives all scans one format, and a full disk leaves half a file under the name.
 
     Args:
         image: ``(1, D, H, W)``.
@@ -96,6 +97,12 @@ def prepare_case(case: Mapping[str, str], targets: Mapping[str, str], step: Step
     return None
 
 
+def _prepared(step: Step, job: tuple[dict[str, str], dict[str, str]]) -> tuple[str, str | None]:
+    """Path and problem of an image."""
+    case, targets = job
+    return case["image"], prepare_case(case, targets, step)
+
+
 class Preparation:
     """
     Prepares every image of a data set: the same tree, file names and formats, so that one layout reads both. Files that
@@ -155,20 +162,6 @@ class Preparation:
                 f"{self.target} was prepared with {before}, not {settings}: pass another --dataset_dir, or remove it"
             )
 
-    def _results(self, jobs: Sequence[tuple[dict[str, str], dict[str, str]]]) -> Iterator[tuple[str, str | None]]:
-        """Path and problem of each image, as they are done."""
-        if self.workers == 1:
-            for case, targets in jobs:
-                yield case["image"], prepare_case(case, targets, self.step)
-            return
-        with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(prepare_case, *job, self.step): job[0]["image"] for job in jobs}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
     def run(self) -> None:
         """
         Prepare what is not there yet.
@@ -184,8 +177,15 @@ class Preparation:
             if not all(os.path.isfile(path) for path in targets.values()):
                 jobs.append((case, targets))
         print(f"{len(cases)} scans, {len(cases) - len(jobs)} of them prepared before", flush=True)
-        results = tqdm(self._results(jobs), "Preparing", len(jobs), unit="scan", disable=not jobs)
-        problems = {image: problem for image, problem in results if problem}
+        parallel: dict[str, Any] = {"num_workers": self.workers, "multiprocessing_context": "spawn"}
+        results: DataLoader[tuple[str, str | None]] = DataLoader(
+            cast(Any, jobs),
+            batch_size=None,
+            collate_fn=partial(_prepared, self.step),
+            **(parallel if self.workers > 1 else {}),
+        )
+        shown = tqdm(results, "Preparing", len(jobs), unit="scan", disable=not jobs)
+        problems = {image: problem for image, problem in shown if problem}
         refuse_or_leave_out([f"{k} {v}" for k, v in sorted(problems.items())], len(cases), "scans", self.skip_bad)
         unlabelled = sum("label" not in case for case in cases) if "label" in self.layout else 0
         note = f"; {unlabelled} have no label" if unlabelled else ""
