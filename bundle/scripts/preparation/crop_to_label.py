@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import CropForeground
 
@@ -27,7 +28,7 @@ def crop_to(mask: np.ndarray, margin: float, *images: MetaTensor) -> list[MetaTe
     """
     voxels = np.ceil(margin / np.asarray(images[0].pixdim) - 1e-6).astype(int)
     crop = CropForeground(margin=voxels.tolist(), allow_smaller=True)
-    box = crop.compute_bounding_box(mask[None])
+    box = crop.compute_bounding_box(torch.as_tensor(mask[None]))
     return [cast(MetaTensor, crop.crop_pad(image, *box)) for image in images]
 
 
