@@ -12,6 +12,7 @@ import sys
 import threading
 
 import pytest
+from ignite.engine import Events
 from scripts import errors
 
 IMPORT_ALL = """
@@ -107,7 +108,7 @@ def test_a_training_leaves_hooks_and_signals_alone(workflow, cohort, tmp_path):
     made = workflow(cohort, tmp_path, epochs=1, epoch_length=1)
     made.initialize()
     trainer = made.parser.get_parsed_content("train#trainer")
-    trainer.add_event_handler("iteration_completed", lambda: seen.append(state()))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(state()))
     made.run()
     assert seen == [before]
 
