@@ -43,7 +43,8 @@ pretrain: phantoms  ## pre-train: on the phantoms, or DATA=<folder of scans> OUT
 		--dataset_dir $(PHANTOMS) --output_dir $(or $(OUT),runs/demo) $(ARGS)
 else
 pretrain: $(READY)
-	$(PY) -m monai.bundle run --bundle_root bundle --config_file bundle/configs/train.json \
+	$(PY) -m monai.bundle run --bundle_root bundle \
+		--config_file "['bundle/configs/train.json','bundle/configs/plan.json']" \
 		--dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/pretrain)" $(ARGS)
 endif
 

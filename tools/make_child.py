@@ -150,6 +150,8 @@ def _make(args: argparse.Namespace) -> None:
     for key, value in choices.settings.items():
         shown = [entry["name"] for entry in value] if key == "classes" else value
         print(f"{key:20}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
+    for note in choices.notes:
+        print(f"note: {note}; --pixdim{'' if choices.task == 'segmentation' else ' and --spatial_size'} change it")
     print(f"made {folder}")
 
 

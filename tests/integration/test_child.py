@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for, size_for
+from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
 from child.modules import SCRIPTS
 from jsonschema import validate
 from monai.bundle import ConfigParser
@@ -59,10 +59,11 @@ def test_the_choices_follow_the_data(dataset):
     assert chosen.settings["classes"] == [{"name": "blob", "codes": [7]}]
 
 
-def test_a_patch_of_thin_stacks_keeps_their_plane():
-    assert size_for([[36, 50, 36]], [[1, 1, 1]], [1, 1, 1]) == [40, 56, 40]
-    assert size_for([[120, 120, 90]], [[2, 2, 2]], [2, 2, 2]) == [96, 96, 96]
-    assert size_for([[256, 256, 9]], [[1.25, 1.25, 8]], [1.25, 1.25, 8]) == [232, 232, 16]
+def test_a_voxel_size_that_blurs_the_data_is_told(dataset):
+    assert choose(dataset, NAME, {}).notes == []
+    padded, note = choose(dataset, NAME, {"pixdim": [5.0, 5.0, 5.0]}).notes
+    assert "the rest is padding" in padded
+    assert "made 3.9 times coarser along each axis: 1.2 x 1.2 x 1.5 mm become 5 x 5 x 5 mm" in note
 
 
 def test_thick_slices_are_not_tilted(dataset):

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
-from monai.transforms import Orientation
-from scripts.data import LoadScan, find_scans
+from scripts.data import Fingerprint, describe_misfit, find_scans, size_for
 from scripts.errors import InputError
 
 from .description import modality, patient_classes, read_description, structures
 
 LARGEST = 96
 """Edge of the cube whose voxels a patch has at most; voxels that an axis of a scan to classify has at most."""
-SAMPLED = 12
-"""Scans whose size and spacing are read."""
 FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
 STEPS, SHORTEST_EPOCH = 2500, 50
@@ -43,12 +39,14 @@ class Choices:
         description: the content of dataset.json.
         settings: by config id.
         reasons: by config id, why.
+        notes: what nobody would want unawares.
     """
 
     name: str
     description: Mapping[str, Any]
     settings: dict[str, Any]
     reasons: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def task(self) -> str:
@@ -64,27 +62,6 @@ class Choices:
     def size(self) -> list[int]:
         """Voxels that the network sees at once."""
         return self.settings["patch_size" if self.task == "segmentation" else "spatial_size"]
-
-
-def _grid(path: str) -> tuple[list[int], list[float]]:
-    """Shape and spacing of a scan turned to right, anterior, superior."""
-    image = Orientation("RAS", labels=None)(LoadScan()(path))
-    assert isinstance(image, MetaTensor)
-    return list(image.shape[1:]), [float(value) for value in image.pixdim]
-
-
-def size_for(
-    shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], pixdim: Sequence[float]
-) -> list[int]:
-    """
-    The smallest multiples of 8 voxels of ``pixdim`` that hold the median extent, 16 at least; while they are more
-    voxels than a cube of 96, the longest axis gives way: thin stacks keep their whole plane.
-    """
-    extents = np.median(np.array(shapes) * np.array(spacings) / np.array(pixdim), 0)
-    size = [max(16, 8 * math.ceil(round(extent, 3) / 8)) for extent in extents]
-    while math.prod(size) > LARGEST**3:
-        size[size.index(max(size))] -= 8
-    return size
 
 
 def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) -> int:
@@ -104,17 +81,20 @@ def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) 
     return max(SHORTEST_EPOCH, 10 * math.ceil(4 * windows * math.ceil(VALIDATION_SHARE * cases) / 3 / 10))
 
 
-def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Voxel size, extent and course of the training, measured on a sample of the scans; and why."""
-    scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
-    sampled = scans[:: max(1, len(scans) // SAMPLED)]
-    shapes, spacings = zip(*(_grid(scan["image"]) for scan in sampled), strict=True)
-    voxels, extent = np.median(np.array(spacings), 0), np.median(np.array(shapes) * np.array(spacings), 0)
+def _rounded(sizes: Any) -> list[float]:
+    """Voxel sizes to a hundredth of a millimetre, finer ones to two digits."""
+    return [round(float(size), 2) if size >= 0.1 else float(f"{size:.2g}") for size in sizes]
+
+
+def _from_scans(fingerprint: Fingerprint, task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Voxel size, extent and course of the training, from the scans; and why."""
+    scans = fingerprint.scans
+    voxels, extent = np.median(fingerprint.spacings, 0), np.median(fingerprint.extents, 0)
     if task == "classification":
         length = max(SHORTEST_PASS, math.ceil(TRAINED_SHARE * len(scans) / BATCH))
-        pixdim = given.get("pixdim") or [round(float(v), 2) for v in np.maximum(voxels, extent / LARGEST)]
-        why = f"median of {len(sampled)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
-        settings = {"pixdim": pixdim, "spatial_size": size_for(shapes, spacings, pixdim)}
+        pixdim = given.get("pixdim") or _rounded(np.maximum(voxels, extent / LARGEST))
+        why = f"median of {len(scans)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
+        settings = {"pixdim": pixdim, "spatial_size": size_for(extent, pixdim, LARGEST**3)}
         settings |= {"epoch_length": length, "epochs": max(1, round(PASS_STEPS / length))}
         return settings, {
             "pixdim": why,
@@ -122,12 +102,12 @@ def _from_scans(dataset: Path, task: str, given: Mapping[str, Any]) -> tuple[dic
             "epoch_length": f"as many scans as are trained on, {BATCH} a step",
             "epochs": f"{PASS_STEPS} steps",
         }
-    pixdim = given.get("pixdim") or [round(float(v), 2) for v in voxels]
-    patch = given.get("patch_size") or size_for(shapes, spacings, pixdim)
+    pixdim = given.get("pixdim") or _rounded(voxels)
+    patch = given.get("patch_size") or size_for(extent, pixdim, LARGEST**3)
     length = epoch_length_for((extent / np.array(pixdim)).tolist(), patch, len(scans))
     settings = {"pixdim": pixdim, "patch_size": patch, "epoch_length": length, "epochs": max(1, round(STEPS / length))}
     return settings, {
-        "pixdim": f"median of {len(sampled)} scans",
+        "pixdim": f"median of {len(scans)} scans",
         "patch_size": f"the median scan, multiples of 8, at most {LARGEST} x {LARGEST} x {LARGEST} voxels in all",
         "epoch_length": "validation takes no more than a fifth of the time",
         "epochs": f"{STEPS} steps",
@@ -151,6 +131,7 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
     kind, task = modality(description), name.rsplit("_", 1)[1]
     size = "patch_size" if task == "segmentation" else "spatial_size"
     stated = dict(description.get("settings", {}))
+    notes: list[str] = []
     settings: dict[str, Any] = {"subject_key": None, "layout": description.get("layout"), "features": list(FEATURES)}
     reasons = {
         "features": "those of the pre-trained model",
@@ -169,11 +150,17 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
         if missing:
             raise InputError(f'{dataset} describes data that are elsewhere: its "settings" lack {", ".join(missing)}')
     else:
-        measured, why = _from_scans(dataset, task, {**stated, **given})
+        scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
+        fingerprint = Fingerprint([{"image": scan["image"]} for scan in scans])
+        measured, why = _from_scans(fingerprint, task, {**stated, **given})
         settings, reasons = {**settings, **measured}, {**reasons, **why}
+        seen = {**settings, **stated, **given}
+        windows = task == "segmentation"  # they go over the whole scan, however small
+        crop = size_for(np.median(fingerprint.extents, 0).tolist(), seen["pixdim"]) if windows else seen[size]
+        notes = describe_misfit(fingerprint, seen["pixdim"], crop)
     pixdim = {**settings, **stated, **given}["pixdim"]
     if max(pixdim) > THIN * min(pixdim):
         settings["rotation"] = [ROTATION if size == max(pixdim) else 0.0 for size in pixdim]
         reasons["rotation"] = "thick slices: augmented by rotations in their plane alone"
     reasons |= {**dict.fromkeys(stated, "as the description says"), **dict.fromkeys(given, "as asked")}
-    return Choices(name, description, {**settings, **stated, **given}, reasons)
+    return Choices(name, description, {**settings, **stated, **given}, reasons, notes)

@@ -5,10 +5,12 @@ from .cache import DiskCache, blame_file, cached_dataset, prepared
 from .cohorts import by_cohort, find_cohorts, split_subjects
 from .dicom_series import file_stamp, series_paths
 from .find_scans import find_scans
+from .fingerprint import Fingerprint, describe_misfit, report_misfit
 from .folder_layouts import check_layout, laid_out_images, listed_images
 from .geometry import ScanGeometry, UnusableScan
 from .labels import check_case, check_label
 from .pair_dataset import PairDataset
+from .plan_grid import GridPlan, size_for
 from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
@@ -18,6 +20,8 @@ __all__ = [
     "CaseDraws",
     "DiskCache",
     "DrawSampler",
+    "Fingerprint",
+    "GridPlan",
     "LoadScan",
     "LoadScand",
     "PairDataset",
@@ -33,6 +37,7 @@ __all__ = [
     "check_layout",
     "check_scan",
     "chosen_part",
+    "describe_misfit",
     "file_stamp",
     "find_cohorts",
     "find_scans",
@@ -41,9 +46,11 @@ __all__ = [
     "listed_images",
     "prepared",
     "read_scan",
+    "report_misfit",
     "scan_exists",
     "scan_geometry",
     "series_paths",
+    "size_for",
     "split_cases",
     "split_subjects",
 ]
