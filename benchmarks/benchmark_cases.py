@@ -28,6 +28,7 @@ PAPER_HEADS = {
     "network_def#matching_head#global_matching#relative": False,
     **json.loads((BUNDLE / "configs" / "convolution_head.json").read_text(encoding="utf-8")),
     "redundancy_weight": 0.0,
+    "loss#terms#matching#similarity#window": 9,
 }
 
 

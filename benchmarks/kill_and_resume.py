@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "features": [4, 8, 16],
     "symmetric": True,
     "epochs": 6,
+    "val_interval": 1,
     "epoch_length": 10,
     "validation_pairs": 2,
     "picture_interval": 2,

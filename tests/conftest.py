@@ -32,6 +32,8 @@ TINY = {
     "epochs": 2,
     "epoch_length": 3,
     "validation_pairs": 2,
+    "validation_fraction": 0.1,
+    "val_interval": 1,
     "picture_interval": 100,
     "num_workers": 0,
 }

@@ -262,14 +262,12 @@ def test_scans_that_do_not_meet_are_refused():
 
 def test_configurations_agree():
     """
-    What inference and evaluation share with the training of the shipped model is the same in all three; but several
-    folders with zooms of their own are for training alone.
+    What inference and evaluation share with training is the same in all three; but several folders with zooms of their
+    own are for training alone.
     """
-    train, shipped, inference, evaluate = (
-        json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
-        for name in ("train", "shipped", "inference", "evaluate")
+    train, inference, evaluate = (
+        json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "inference", "evaluate")
     )
-    train |= {name: value for name, value in shipped.items() if name in train["settings"]}
     for name in (*sorted({*train["settings"]} - {"network_def"}), "memory_format", "device"):
         assert train[name] == inference[name] == evaluate[name], name
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the settings of the configurations may be: one table, and the check that refuses what does not fit it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from .errors import check_flags, check_numbers, check_orientation
+
+
+class Numbers(NamedTuple):
+    """
+    A number, or a list of numbers.
+
+    Args:
+        lowest: smallest number allowed.
+        whole: whole numbers only.
+        count: None for a single number; else a list of so many, 0 for a list of any length.
+        optional: whether it may be None.
+    """
+
+    lowest: float = 0
+    whole: bool = False
+    count: int | None = None
+    optional: bool = False
+
+
+COUNT, INDEX, FRACTION = Numbers(1, whole=True), Numbers(0, whole=True), Numbers(0)
+FLAGS = (
+    ("resume", "skip_bad", "activation_checkpointing", "symmetric", "amp", "bfloat16")  # of a training
+    + ("load_pretrain", "held_back", "report")  # of a model in use
+)
+NUMBERS = {
+    "epochs": COUNT,
+    "epoch_length": COUNT,
+    "batch_size": COUNT,
+    "val_interval": COUNT,
+    "picture_interval": COUNT,
+    "accumulation_steps": COUNT,
+    "keep_checkpoints": COUNT,
+    "validation_pairs": Numbers(1, whole=True, optional=True),
+    "seed": INDEX,
+    "num_workers": INDEX,
+    "checkpoint_interval": INDEX,
+    "warmup_steps": INDEX,
+    "learning_rate": FRACTION,
+    "matching_weight": FRACTION,
+    "smoothness_weight": FRACTION,
+    "restoration_weight": FRACTION,
+    "redundancy_weight": FRACTION,
+    "validation_fraction": FRACTION,
+    "features": Numbers(1, whole=True, count=0),
+    "spatial_size": Numbers(1, whole=True, count=3),
+    "pixdim": Numbers(0.001, count=3),
+    "window": Numbers(-math.inf, count=2),
+    "percentiles": Numbers(0, count=2),
+}
+"""Settings that are numbers, by id; pre-training and fine-tuning share the table."""
+
+
+def check_settings(**settings: Any) -> None:
+    """
+    Refuse settings that are not what they should be.
+
+    Args:
+        settings: by id; each must be in the table.
+
+    Raises:
+        InputError: naming the first setting that does not fit, and what it should be.
+    """
+    for name, value in settings.items():
+        if name in FLAGS:
+            check_flags({name: value})
+        elif name == "orientation":
+            check_orientation(value)
+        else:
+            lowest, whole, count, optional = NUMBERS[name]
+            if value is not None or not optional:
+                check_numbers({name: value}, lowest, whole, count)
