@@ -15,6 +15,7 @@ from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
 from .splits import chosen_part, split_cases
+from .writing import ScanWriter, geometry_of, write_displacement, write_nifti
 
 __all__ = [
     "CaseDraws",
@@ -28,6 +29,7 @@ __all__ = [
     "ScanCheck",
     "ScanGeometry",
     "ScanReader",
+    "ScanWriter",
     "UnusableScan",
     "blame_file",
     "by_cohort",
@@ -41,6 +43,7 @@ __all__ = [
     "file_stamp",
     "find_cohorts",
     "find_scans",
+    "geometry_of",
     "inspect_scan",
     "laid_out_images",
     "listed_images",
@@ -53,4 +56,6 @@ __all__ = [
     "size_for",
     "split_cases",
     "split_subjects",
+    "write_displacement",
+    "write_nifti",
 ]

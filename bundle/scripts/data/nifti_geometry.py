@@ -111,7 +111,8 @@ def nifti_geometry(path: str | Path, header: nib.Nifti1Header | None = None) -> 
             "Slicer) show neither it nor results in its place where they lie"
         )
     agreed = straight and any(codes.values()) and apart <= SAME_PLACE * voxel_size(affine).min()
-    return ScanGeometry(affine, size, affine if agreed else _as_itk_reads(path), header, unit, notes)
+    known = agreed and isinstance(header, Nifti1)  # ITK reads no NIfTI-2
+    return ScanGeometry(affine, size, affine if known else _as_itk_reads(path), header, unit, notes)
 
 
 def _best_affine(header: nib.Nifti1Header, size: tuple[int, ...]) -> np.ndarray:
@@ -129,6 +130,8 @@ def _best_affine(header: nib.Nifti1Header, size: tuple[int, ...]) -> np.ndarray:
 def _disagreement(header: nib.Nifti1Header, affine: np.ndarray, unit: float, size: tuple[int, ...]) -> float:
     """Millimetres between the places by sform and by qform, or without one by voxel sizes; infinite if that is bad."""
     sizes = np.array([*header["pixdim"][1 : 1 + len(size)], *np.ones(3 - len(size))], dtype=float) * unit
+    if not np.isfinite(sizes).all():
+        return np.inf
     try:
         if int(header["qform_code"]):
             other = np.diag([unit, unit, unit, 1.0]) @ header.get_qform()
@@ -136,8 +139,8 @@ def _disagreement(header: nib.Nifti1Header, affine: np.ndarray, unit: float, siz
             sizes[len(size) :] = voxel_size(affine)[len(size) :]
             other = affine @ np.diag([*sizes / voxel_size(affine), 1.0])
     except (ValueError, HeaderDataError):
-        return float("inf")
-    return distance(affine, other, size) if np.isfinite(other).all() else float("inf")
+        return np.inf
+    return distance(affine, other, size) if np.isfinite(other).all() else np.inf
 
 
 def _as_itk_reads(path: str | Path) -> np.ndarray | None:

@@ -197,8 +197,8 @@ class LoadScand(LoadImaged):
                 geometry = scan_geometry(str(data[key]))
                 if self.pixdim is not None:
                     check_resampled(geometry, self.pixdim, self.max_voxels, float(data.get("zoom", 1.0)))
-                if not self._loader.image_only and geometry.itk_affine is None:  # only MONAI Label asks for meta data
-                    raise UnusableScan("is sheared: neither 3D Slicer nor ITK, which writes the answer, can show it")
+                if not self._loader.image_only and "shear" in geometry.notes:  # MONAI Label alone asks for meta data
+                    raise UnusableScan("is sheared, which ITK cannot write: resample it to straight axes (dcm2niix)")
             except UnusableScan as error:
                 raise InputError(f"{data[key]} {error}") from error
         return super().__call__(data, reader)

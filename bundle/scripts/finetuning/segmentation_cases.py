@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from ..data.find_scans import SubjectKey, find_scans
 from ..data.labels import check_case
-from ..data.scan_checks import check_scan
+from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
 from ..errors import InputError, check_flags, refuse_or_leave_out
 
 
@@ -76,8 +75,9 @@ def images_to_predict(
     if not image:
         return [{"image": scan["image"]} for scan in find_scans(dataset_dir, min_subjects=1, layout=layout)]
     paths = [image] if isinstance(image, str) else list(image)
-    for path in paths:
-        problem = check_scan(path) if Path(path).exists() else "does not exist: pass --image <scan>"
-        if problem:
-            raise InputError(f"{path} {problem}")
+    checks = {path: inspect_scan(path) for path in paths}
+    for path, check in checks.items():
+        if check.problem:
+            raise InputError(f"{path} {check.problem if scan_exists(path) else 'does not exist: pass --image <scan>'}")
+    tell_decisions(checks)
     return [{"image": path} for path in paths]

@@ -13,8 +13,6 @@ from .write_match import (
     plain,
     scan_name,
     world_match,
-    write_displacement,
-    write_nifti,
 )
 
 __all__ = [
@@ -35,6 +33,4 @@ __all__ = [
     "scan_name",
     "similarity_map",
     "world_match",
-    "write_displacement",
-    "write_nifti",
 ]

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.writing import geometry_of, write_nifti
 from ..errors import InputError
 from ..networks.gvsl import GVSL
 from ..spatial.scanner_space import transform_points
 from ..spatial.warp import sample, voxel_grid
 from .list_pairs import expand
-from .write_match import plain, scan_name, world_match, write_nifti
+from .write_match import plain, scan_name, world_match
 
 
 def list_scans(dataset_dir: str) -> list[dict[str, str]]:
@@ -51,7 +52,8 @@ class WriteFeatures:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         np.save(self.output_dir / f"{name}_global.npy", global_features.flatten(1).mean(dim=1).numpy())
         maps = np.moveaxis(local_features.numpy(), 0, -1)
-        write_nifti(maps, image.affine[0].double().numpy(), self.output_dir / f"{name}_local.nii.gz")
+        affine = image.affine[0].double().numpy()
+        write_nifti(maps, affine, self.output_dir / f"{name}_local.nii.gz", geometry_of(image))
         return data
 
 
@@ -131,7 +133,7 @@ class Correspond:
         to_prepared = torch.linalg.inv(match.moving_affine.double()) @ moving.affine[0].double()
         everywhere = sample(similarity[None, None].double(), transform_points(to_prepared, voxels)[None])[0, 0]
         affine = moving.affine[0].double().numpy()
-        write_nifti(everywhere.float().numpy(), affine, self.output_dir / "similarity.nii.gz")
+        write_nifti(everywhere.float().numpy(), affine, self.output_dir / "similarity.nii.gz", geometry_of(moving))
         print(text, flush=True)
         return {**data, "correspondence": found}
 

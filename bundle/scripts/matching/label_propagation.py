@@ -6,16 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from monai.data import MetaTensor
 
 from ..data.find_scans import find_scans
+from ..data.writing import geometry_of, write_nifti
 from ..errors import InputError
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch
 from .list_pairs import Paths, expand, list_pairs, same_file
-from .write_match import label_probabilities, label_type, plain, scan_name, world_match, write_nifti
+from .write_match import label_probabilities, label_type, plain, scan_name, world_match
 
 LEAST_SIMILARITY = 1e-3
 """Of an atlas that votes: even one unlike the scan decides where no other atlas reaches."""
@@ -100,8 +101,7 @@ class VoteLabels:
         self.count += 1
         if self.count < int(data["votes"][0]):
             return data
-        path = str(fixed.meta["filename_or_obj"][0])
-        return {**data, "unseen_voxels": self._write(path, grid.double().numpy())}
+        return {**data, "unseen_voxels": self._write(fixed)}
 
     def _weight(self, data: dict[str, Any]) -> float:
         if self.vote == "majority":
@@ -112,7 +112,8 @@ class VoteLabels:
         )
         return max(float(similarity[0]), LEAST_SIMILARITY) ** self.power
 
-    def _write(self, path: str, affine: np.ndarray) -> int:
+    def _write(self, scan: MetaTensor) -> int:
+        path = str(scan.meta["filename_or_obj"][0])
         codes = torch.as_tensor(sorted(self.votes))
         winner = codes[torch.stack([self.votes[int(code)] for code in codes]).argmax(dim=0)]
         winner = winner.where(self.seen, 0)
@@ -121,6 +122,8 @@ class VoteLabels:
             share = 100 * unseen / self.seen.numel()
             print(f"{path}: no atlas reaches {share:.1f} % of its voxels, which get 0 (background)", flush=True)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_nifti(winner.numpy().astype(label_type(winner)), affine, self.output_dir / f"{scan_name(path)}.nii.gz")
+        affine = scan.affine[0].double().numpy()
+        target = self.output_dir / f"{scan_name(path)}.nii.gz"
+        write_nifti(winner.numpy().astype(label_type(winner)), affine, target, geometry_of(scan))
         self.votes, self.seen, self.count = {}, torch.zeros(1, dtype=torch.bool), 0
         return unseen

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data.find_scans import find_scans
 from ..data.labels import check_label
-from ..data.scan_checks import check_scan
+from ..data.scan_checks import inspect_scan, tell_decisions
 from ..errors import InputError
 
 Paths = str | Sequence[str]
@@ -111,10 +111,12 @@ def _check_pairs(pairs: Sequence[dict[str, str]]) -> None:
         missing = {"image", "moving"} - set(pair)
         if missing:
             raise InputError(f"the pair {pair} has no '{missing.pop()}': it needs 'image' (fixed) and 'moving'")
-    problems = {path: check_scan(path) for path in {pair[key] for pair in pairs for key in ("image", "moving")}}
-    bad = [f"{path} {problem}" for path, problem in sorted(problems.items()) if problem]
+    paths = dict.fromkeys(pair[key] for pair in pairs for key in ("image", "moving"))
+    checks = {path: inspect_scan(path) for path in paths}
+    bad = [f"{path} {check.problem}" for path, check in sorted(checks.items()) if check.problem]
     if bad:
-        raise InputError("\n  ".join([f"{len(bad)} of {len(problems)} scans cannot be used:", *bad]))
+        raise InputError("\n  ".join([f"{len(bad)} of {len(checks)} scans cannot be used:", *bad]))
+    tell_decisions(checks)
     labelled = {(pair["moving"], pair["moving_label"]) for pair in pairs if "moving_label" in pair}
     for image, label in sorted(labelled):
         check_label(image, label)

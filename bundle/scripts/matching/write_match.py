@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
+from ..data.writing import geometry_of, write_displacement, write_nifti
 from ..errors import InputError
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
-
-RAS_TO_LPS = (-1.0, -1.0, 1.0)
 
 
 def scan_name(path: str) -> str:
@@ -28,42 +26,6 @@ def scan_name(path: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
-
-
-def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """
-    Write a NIfTI file whose affine is the scanner's.
-
-    Args:
-        array: ``(D, H, W)`` or ``(D, H, W, K)``.
-        affine: ``(4, 4)``, voxels to millimetres, RAS.
-        path: destination.
-    """
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
-
-
-def write_displacement(displacement: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """
-    Write a displacement field as ITK, ANTs, SimpleITK and 3D Slicer read it: a NIfTI vector image (intent 1007,
-    ``(D, H, W, 1, 3)``) of millimetres in LPS, added to a point of the FIXED scan's space to get the point of the
-    MOVING scan's space.
-
-    Args:
-        displacement: ``(3, D, H, W)`` in millimetres, RAS.
-        affine: ``(4, 4)``, voxels to millimetres, RAS.
-        path: destination.
-    """
-    vectors = np.moveaxis(displacement, 0, -1)[:, :, :, None, :] * np.asarray(RAS_TO_LPS)
-    image = nib.Nifti1Image(vectors.astype(np.float32), affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_intent("vector")
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
 
 
 def label_probabilities(label: torch.Tensor, codes: torch.Tensor, *where: Any) -> torch.Tensor:
@@ -88,8 +50,8 @@ class WriteMatch:
 
     ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map (nearest) where it has one;
     ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
-    :func:`write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving space;
-    ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry.
+    :func:`~scripts.data.write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving
+    space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry.
 
     Args:
         output_dir: where to.
@@ -118,27 +80,28 @@ class WriteMatch:
         names = [scan_name(str(scan.meta["filename_or_obj"][0])) for scan in (moving, fixed)]
         folder = self.output_dir / "_to_".join(names)
         folder.mkdir(parents=True, exist_ok=True)
-        affine = grid.double().numpy()
+        affine, like = grid.double().numpy(), geometry_of(fixed)
         if "warped" in self.outputs:
             warped = resample(plain(moving), moving.affine[0], displacement, grid)[0]
-            write_nifti(warped.numpy(), affine, folder / "warped.nii.gz")
+            write_nifti(warped.numpy(), affine, folder / "warped.nii.gz", like)
         if "displacement" in self.outputs:
-            write_displacement(displacement.numpy(), affine, folder / "displacement.nii.gz")
+            where_to = (folder / "displacement.nii.gz", like, geometry_of(moving))
+            write_displacement(displacement.numpy(), affine, *where_to)
         if "affine" in self.outputs:
             np.savetxt(folder / "affine.txt", match.matrix().numpy(), fmt="%.8f")
         if "jacobian" in self.outputs:
             determinant = scanner_jacobian_determinant(displacement, grid)
-            write_nifti(determinant.numpy(), affine, folder / "jacobian.nii.gz")
+            write_nifti(determinant.numpy(), affine, folder / "jacobian.nii.gz", like)
         if "original_label" in data:
             label = data["original_label"]
             where = (label.affine[0], displacement, grid)
             if "label" in self.outputs:
                 codes = resample(plain(label), *where, mode="nearest")[0].round()
-                write_nifti(codes.numpy().astype(label_type(codes)), affine, folder / "warped_label.nii.gz")
+                write_nifti(codes.numpy().astype(label_type(codes)), affine, folder / "warped_label.nii.gz", like)
             if "probabilities" in self.outputs:
                 codes = torch.unique(plain(label).round())
                 shares = label_probabilities(plain(label).round(), codes, *where)
-                write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz")
+                write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
         return {**data, "folder": str(folder)}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from monai.data import ITKWriter, MetaTensor, NibabelWriter
+from monai.data import ITKWriter, MetaTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -21,9 +21,10 @@ from ..data.folder_layouts import laid_out_images
 from ..data.labels import GEOMETRY_TOLERANCE
 from ..data.reading import LoadScan
 from ..data.scan_checks import check_scan
+from ..data.writing import ScanWriter
 from ..errors import InputError, check_flags, check_numbers, refuse_or_leave_out
 
-WRITERS = {".nii": NibabelWriter, ".nii.gz": NibabelWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
+WRITERS = {".nii": ScanWriter, ".nii.gz": ScanWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
 
 RECORD = "prepared.json"
 
@@ -48,7 +49,7 @@ def write_image(image: MetaTensor, path: Path) -> None:
     part = path.with_name(f".{path.name[: -len(ending)]}.part{ending}")
     writer = WRITERS[ending](output_dtype=None)
     writer.set_data_array(image.as_tensor(), channel_dim=0)
-    writer.set_metadata({"affine": image.affine}, resample=False)
+    writer.set_metadata({"affine": image.affine, "filename_or_obj": image.meta.get("filename_or_obj")}, resample=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer.write(part, **({"compression": True} if ending in (".nrrd", ".mha") else {}))

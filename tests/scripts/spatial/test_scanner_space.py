@@ -92,7 +92,7 @@ def test_simpleitk_warps_alike(tmp_path, match):
     """The written displacement field, read as a SimpleITK displacement field transform, gives our warped image."""
     sitk = pytest.importorskip("SimpleITK")
     import nibabel as nib
-    from scripts.matching import write_displacement, write_nifti
+    from scripts.data import write_displacement, write_nifti
 
     match.local_displacement = 0.7 * match.local_displacement
     fixed_grid, moving_grid = random_affine(6), random_affine(7)
