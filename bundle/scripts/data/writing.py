@@ -19,6 +19,7 @@ from monai.data import MetaTensor, NibabelWriter
 from ..errors import InputError
 from .geometry import RAS_TO_LPS, ScanGeometry, UnusableScan, orthogonal, same_place
 from .reading import scan_geometry
+from .scan_checks import scan_exists
 
 ALIGNED = 2
 """Code of a sform or qform that is "aligned to another file": what is known where that file has no code."""
@@ -42,7 +43,7 @@ def geometry_of(image: MetaTensor) -> ScanGeometry:
     """
     path = image.meta.get("filename_or_obj")
     path = path[0] if isinstance(path, (list, tuple)) else path
-    if path:
+    if path and scan_exists(str(path)):
         try:
             return scan_geometry(str(path))
         except UnusableScan as error:
@@ -139,7 +140,7 @@ class ScanWriter(NibabelWriter):
         """
         super().set_metadata(meta_dict, resample=False, **options)
         path = meta_dict.get("filename_or_obj")
-        self.like = scan_geometry(str(path)) if path else None
+        self.like = scan_geometry(str(path)) if path and scan_exists(str(path)) else None
 
     def write(self, filename: Any, verbose: bool = False, **_: Any) -> None:
         """
