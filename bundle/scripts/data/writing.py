@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor, NibabelWriter
+from monai.utils import convert_to_numpy, get_equivalent_dtype
 
 from ..errors import InputError
 from .geometry import RAS_TO_LPS, ScanGeometry, UnusableScan, orthogonal, same_place
@@ -148,5 +149,6 @@ class ScanWriter(NibabelWriter):
             filename: destination.
             verbose: of MONAI's writers.
         """
-        array = np.asarray(self.data_obj, dtype=self.output_dtype)
+        dtype = get_equivalent_dtype(self.output_dtype, np.ndarray)
+        array = convert_to_numpy(self.data_obj).astype(dtype, copy=False)
         write_nifti(array, np.asarray(self.affine, dtype=float), Path(filename), self.like)
