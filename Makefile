@@ -16,7 +16,8 @@ PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 
-.PHONY: help setup phantoms pretrain report child zoo evidence benchmark test test-monailabel test-zoo lint format clean
+.PHONY: help setup phantoms pretrain report child zoo evidence benchmark lint format clean
+.PHONY: test test-fast test-process test-release test-monailabel test-zoo
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -73,6 +74,14 @@ evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folde
 
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
+
+test-fast: $(READY)  ## run the tests of the parts (tiers: see pyproject.toml)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m fast $(ARGS)
+
+test-process: $(READY)  ## run the tests of whole commands
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m process $(ARGS)
+
+test-release: test-monailabel test-zoo  ## run the tests of what is handed over, in environments of their own
 
 test-monailabel: $(READY) $(LABEL_VENV)/.ready  ## run the tests with a real MONAI Label server
 	OMP_NUM_THREADS=1 GVSL_MONAILABEL=$(LABEL_VENV)/bin/python $(PY) -m pytest -q tests/monailabel $(ARGS)

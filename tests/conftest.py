@@ -39,6 +39,33 @@ TINY = {
 }
 
 
+def tier_of(path: Path, tiers: list[str]) -> str:
+    """
+    The tier of a test module.
+
+    Args:
+        path: of the module, below the repository.
+        tiers: lines of ``pyproject.toml``: a tier, and folders or files that are in it.
+
+    Raises:
+        pytest.UsageError: for a module that is in none, or in several.
+    """
+    entries = [(tier, Path(place)) for tier, *places in map(str.split, tiers) for place in places]
+    found = [tier for tier, place in entries if place == path or place in path.parents]
+    if len(found) != 1:
+        raise pytest.UsageError(f"{path} is in {len(found)} tiers: list it once in 'tiers' of pyproject.toml")
+    return found[0]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("tiers", "which test module is in which tier", type="linelist")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(tier_of(item.path.relative_to(config.rootpath), config.getini("tiers")))
+
+
 def anatomy(subject: int, size: int = SIZE) -> np.ndarray:
     """
     A smooth random volume ``(size, size, size)``: one shape for all subjects, with a place and a noise of its own.

@@ -75,7 +75,7 @@ class TrainingState:
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.before_step)
         engine.add_event_handler(Events.ITERATION_STARTED, lambda: setattr(self, "between_steps", False))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.interruptions.stop_listening)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     @property
@@ -181,6 +181,14 @@ class TrainingState:
     def _where(self, engine: SupervisedTrainer) -> str:
         step = engine.state.iteration - engine.state.epoch * engine.state.epoch_length
         return f"epoch {engine.state.epoch}" + (f" and {step} steps" if step else "")
+
+    def completed(self, engine: SupervisedTrainer) -> None:
+        """Say where the best weights are."""
+        self.interruptions.stop_listening()
+        best = self.evaluator.state
+        if get_rank() == 0 and best.best_metric_epoch > 0:
+            found = f"epoch {best.best_metric_epoch} with {best.key_metric_name} {best.best_metric:.4f}"
+            print(f"best weights, of {found}: use them with --model {self.model_folder / MODEL}", flush=True)
 
     def save(self, engine: SupervisedTrainer) -> None:
         """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""

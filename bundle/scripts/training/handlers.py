@@ -61,10 +61,28 @@ class StopAtBrokenLoss:
         raise InputError(f"{what}; {kept}: lower --learning_rate or the weights of the loss")
 
 
-class ProgressBar:
-    """One bar over the whole training: epoch, losses, time left."""
+class LogLines:
+    """Takes the states of a progress bar where no terminal redraws a line: each becomes a line of its own."""
 
-    def __init__(self) -> None:
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Every line is."""
+
+
+class ProgressBar:
+    """
+    One bar over the whole training: epoch, losses, what the last validation gave, time left; in a log file a line a
+    minute. Ignite's bar knows the time left of one epoch alone, and redraws at each step whatever interval it is given.
+
+    Args:
+        evaluator: whose key metric is shown.
+    """
+
+    def __init__(self, evaluator: Workflow | None = None) -> None:
+        self.evaluator = evaluator
         self.bar: tqdm | None = None
 
     def attach(self, engine: Workflow) -> None:
@@ -76,15 +94,22 @@ class ProgressBar:
     def epoch_started(self, engine: Workflow) -> None:
         if self.bar is None:
             total, done = engine.state.max_epochs * engine.state.epoch_length, engine.state.iteration
-            interval = 0.2 if sys.stderr.isatty() else 15.0  # a log file needs no redrawn line
-            self.bar = tqdm(total=total, initial=done, unit="step", mininterval=interval, dynamic_ncols=True)
+            log: dict[str, Any] = {"file": LogLines(), "mininterval": 60, "maxinterval": 60}
+            place = {"dynamic_ncols": True} if sys.stderr.isatty() else log
+            self.bar = tqdm(total=total, initial=done, unit="step", **place)
         self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
 
     def iteration_completed(self, engine: Workflow) -> None:
-        if self.bar is not None:
-            losses = {name: f"{value:.3f}" for name, value in engine.state.output["losses"].items()}
-            self.bar.set_postfix(losses, refresh=False)
-            self.bar.update()
+        if self.bar is None:
+            return
+        output = engine.state.output
+        output = output[0] if isinstance(output, list) else output  # MONAI takes batches apart
+        values = dict(output.get("losses") or {"loss": float(output["loss"])})
+        if self.evaluator is not None and self.evaluator.state.metrics:
+            name = self.evaluator.state.key_metric_name
+            values[name] = self.evaluator.state.metrics[name]
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
+        self.bar.update()
 
     def completed(self, engine: Workflow) -> None:
         if self.bar is not None:

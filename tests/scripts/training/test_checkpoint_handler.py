@@ -209,6 +209,11 @@ class TestFiles:
         ]  # fmt: skip
         assert load_file(tmp_path / "checkpoint_0003.pt")["epoch"] == 3
 
+    def test_where_the_best_weights_are_is_told(self, cohort, tmp_path, pretrain, capsys):
+        pretrain(cohort, tmp_path, epochs=1, epoch_length=1)
+        told = f"best weights, of epoch 1 with ncc_after [0-9.]+: use them with --model {tmp_path / 'model.pt'}"
+        assert re.search(told, capsys.readouterr().out)
+
     def test_they_are_counted_not_spelt(self, tmp_path):
         """After 9999 come five digits, which as text stand before it."""
         path = tmp_path / "checkpoint.pt"

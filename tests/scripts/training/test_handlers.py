@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -84,15 +85,34 @@ class TestStopAtBrokenLoss:
 
 
 class TestProgressBar:
-    def test_counts_to_the_end(self, capsys):
-        engine = trainer()
+    def test_counts_to_the_end_in_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        engine, evaluator = trainer(), Engine(lambda *_: None)
+        evaluator.state.key_metric_name = "dice"
+        ProgressBar(evaluator).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.state.metrics.update(dice=0.75))
+        engine.run([0, 0, 0], max_epochs=2)
+        first, *_, last = capsys.readouterr().err.split("\r")[1:]
+        assert "dice" not in first
+        assert "epoch 2/2" in last
+        assert "6/6" in last
+        assert "loss=0.800, matching=0.500" in last
+        assert "dice=0.750" in last
+        assert last.endswith("\n")
+
+    @pytest.mark.parametrize("output", [{"loss": torch.tensor(0.5)}, [{"loss": torch.tensor(0.5)}]])
+    def test_a_log_file_gets_lines(self, capsys, output):
+        """Few of them, without a carriage return; here of a loss without terms, its batch taken apart or not."""
+        engine = trainer(lambda *_: output)
         ProgressBar().attach(engine)
         engine.run([0, 0, 0], max_epochs=2)
-        shown = capsys.readouterr().err.split("\r")[-1]
-        assert "epoch 2/2" in shown
-        assert "6/6" in shown
-        assert "loss=0.800, matching=0.500" in shown
-        assert shown.endswith("\n")
+        shown = capsys.readouterr().err
+        assert "\r" not in shown
+        lines = shown.splitlines()
+        assert len(lines) == 2
+        assert "0/6" in lines[0]
+        assert "6/6" in lines[1]
+        assert "loss=0.500" in lines[1]
 
     def test_ends_its_line_when_training_fails(self, capsys):
         """What is reported afterwards begins on a line of its own, and the error goes on to whom it concerns."""
