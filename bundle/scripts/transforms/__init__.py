@@ -6,10 +6,12 @@ from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalSh
 from .intensity import scale_intensity
 from .label_codes import CodesToClassesd, output_codes
 from .matching_views import RandMatchingViewsd
+from .padding import FillPaddingd, find_padding
 from .zoom import Zoomd
 
 __all__ = [
     "CodesToClassesd",
+    "FillPaddingd",
     "RandAffineElasticd",
     "RandBezierIntensity",
     "RandEachd",
@@ -17,6 +19,7 @@ __all__ = [
     "RandLocalShuffle",
     "RandMatchingViewsd",
     "Zoomd",
+    "find_padding",
     "output_codes",
     "scale_intensity",
     "smooth",

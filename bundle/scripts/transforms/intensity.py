@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from monai.transforms import ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentiles, Transform
 
 from ..errors import InputError, check_numbers
+from .padding import measured_percentiles
 
 
 def scale_intensity(
@@ -40,9 +43,37 @@ def scale_intensity(
     if not percentiles[0] < percentiles[1] <= 100:
         raise InputError(f"percentiles {list(percentiles)} must be [lower, upper], within 0 to 100")
     if intensity == "percentiles":
-        return ScaleIntensityRangePercentilesd(
-            keys, percentiles[0], percentiles[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
-        )
+        return ScaleByPercentilesd(keys, percentiles, allow_missing_keys)
     return ScaleIntensityRanged(
         keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
     )
+
+
+class ScaleByPercentilesd(MapTransform):
+    """
+    MONAI's ``ScaleIntensityRangePercentilesd`` to 0..1, where padding does not count.
+
+    Args:
+        keys: of images.
+        percentiles: lower and upper, 0..100.
+        allow_missing_keys: skip keys that are not there.
+    """
+
+    def __init__(self, keys: KeysCollection, percentiles: Sequence[float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.percentiles = tuple(percentiles)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: images ``(C, D, H, W)``.
+
+        Returns:
+            the same, scaled.
+        """
+        found = dict(data)
+        for key in self.key_iterator(found):  # type: ignore[arg-type]
+            lower, upper = measured_percentiles(found[key], *self.percentiles)
+            scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
+            found[key] = scale(found[key])
+        return found
