@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # matplotlib is imported when the first picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -26,6 +27,8 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure
     Returns:
         the figure, and its axes ``(rows, columns)``.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -46,19 +49,22 @@ def plane(volume: np.ndarray, axis: int, index: int | None = None) -> np.ndarray
     return volume.take(middle, axis=axis)[::-1, ::-1].T
 
 
-def draw_grid(axes: Axes, displacement: np.ndarray, axis: int, step: int = 3) -> None:
+def draw_grid(axes: Axes, displacement: np.ndarray, axis: int, step: int = 3, index: int | None = None) -> None:
     """
     Draw where a regular grid of the fixed image is sampled in the moving image, projected on a plane.
 
     Args:
         axes: of matplotlib.
         displacement: ``(3, D, H, W)`` in voxels.
-        axis: normal of the plane, through the middle.
+        axis: normal of the plane.
         step: voxels between the lines.
+        index: slice; the middle one without it.
     """
+    from matplotlib.collections import LineCollection
+
     columns, rows = (k for k in range(3) if k != axis)
     size = displacement.shape[1:]
-    field = displacement.take(size[axis] // 2, axis=axis + 1)
+    field = displacement.take(size[axis] // 2 if index is None else index, axis=axis + 1)
     u, v = np.meshgrid(np.arange(size[columns]), np.arange(size[rows]), indexing="ij")
     points = np.stack([size[columns] - 1 - (u + field[columns]), size[rows] - 1 - (v + field[rows])], axis=-1)
     lines = [*points[::step], *points.swapaxes(0, 1)[::step]]

@@ -157,5 +157,12 @@ def test_check_sees_faults(opened: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_page_tells_what_the_run_was(report: str) -> None:
-    for expected in ("ridge", "valley", "cohort &amp; &lt;b&gt;more&lt;/b&gt;", "SHA-256", "Curves over the epochs"):
+    for expected in (
+        "ridge",
+        "valley",
+        "Structures after",
+        "cohort &amp; &lt;b&gt;more&lt;/b&gt;",
+        "SHA-256",
+        "Curves over the epochs",
+    ):
         assert expected in report

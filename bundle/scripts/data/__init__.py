@@ -15,6 +15,7 @@ from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
 from .splits import chosen_part, split_cases
+from .trained_scans import fingerprint, fingerprints, seen_scans, trained_on, unseen_scans
 from .writing import ScanWriter, geometry_of, write_displacement, write_nifti
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "file_stamp",
     "find_cohorts",
     "find_scans",
+    "fingerprint",
+    "fingerprints",
     "geometry_of",
     "inspect_scan",
     "laid_out_images",
@@ -52,10 +55,13 @@ __all__ = [
     "report_misfit",
     "scan_exists",
     "scan_geometry",
+    "seen_scans",
     "series_paths",
     "size_for",
     "split_cases",
     "split_subjects",
+    "trained_on",
+    "unseen_scans",
     "write_displacement",
     "write_nifti",
 ]

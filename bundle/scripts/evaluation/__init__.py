@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well a model matches: metrics, structures, feature clusters, the report."""
 
-from .clustering import clustering_measures, embedding, neighbour_purity, principal_colours, sample_features
-from .evaluation import Evaluation, without_nan
+from .clustering import (
+    clustering_measures,
+    collapse_measure,
+    embedding,
+    neighbour_purity,
+    principal_colours,
+    sample_features,
+)
+from .detailed_quality import DetailedQuality
+from .distinct_pairs import DistinctPairs, list_distinct_pairs
+from .evaluation import Evaluation
 from .metrics import (
     MatchingQuality,
     PairAverage,
@@ -12,24 +21,31 @@ from .metrics import (
     matching_metrics,
     pair_averages,
 )
-from .structures import DetailedQuality, described_structures, number_structures
+from .structures import described_structures, number_structures
+from .summary import gains, mean_measures, structure_rows, without_nan
 
 __all__ = [
     "DetailedQuality",
+    "DistinctPairs",
     "Evaluation",
     "MatchingQuality",
     "PairAverage",
     "clustering_measures",
+    "collapse_measure",
     "described_structures",
     "embedding",
     "folded_percentage",
+    "gains",
     "label_dice",
+    "list_distinct_pairs",
     "loss_averages",
     "matching_metrics",
+    "mean_measures",
     "neighbour_purity",
     "number_structures",
     "pair_averages",
     "principal_colours",
     "sample_features",
+    "structure_rows",
     "without_nan",
 ]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from sklearn.neighbors import NearestNeighbors
+from monai.metrics import compute_embedding_collapse
+
+WORKING_MEMORY = 128
+"""MB that scikit-learn may take for a table of distances; it takes 1024 if one lets it."""
 
 
 def sample_features(
@@ -50,6 +50,8 @@ def neighbour_purity(features: np.ndarray, codes: np.ndarray, subjects: np.ndarr
     Returns:
         0..1, averaged over the structures, so that large ones do not decide alone.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     same = np.zeros(len(codes))
     for subject in np.unique(subjects):
         own, others = subjects == subject, subjects != subject
@@ -75,15 +77,38 @@ def clustering_measures(
         ``silhouette`` (-1..1, cosine distance) and ``neighbour_purity`` (0..1); empty with fewer than two structures or
         subjects.
     """
+    from sklearn import config_context
+    from sklearn.metrics import silhouette_score
+
     stacked, labels = np.concatenate(features), np.concatenate(codes)
     owners = np.repeat(np.asarray(subjects), [len(part) for part in codes])
     if len(np.unique(labels)) < 2 or len(np.unique(owners)) < 2:
         return {}
     unit = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
-    return {
-        "silhouette": float(silhouette_score(unit, labels, metric="cosine")),
-        "neighbour_purity": neighbour_purity(unit, labels, owners, neighbours),
-    }
+    with config_context(working_memory=WORKING_MEMORY):
+        return {
+            "silhouette": float(silhouette_score(unit, labels, metric="cosine")),
+            "neighbour_purity": neighbour_purity(unit, labels, owners, neighbours),
+        }
+
+
+def collapse_measure(features: Sequence[np.ndarray]) -> dict[str, float]:
+    """
+    MONAI's measure of dimensional collapse, see ``monai.metrics.EmbeddingCollapseMetric``: how many of the channels'
+    directions the features do not use, by the effective rank.
+
+    Args:
+        features: per scan ``(n, C)``.
+
+    Returns:
+        ``embedding_collapse``: 0 for a variance spread evenly over all directions, 1 where there is a single one;
+        nothing for fewer than two features.
+    """
+    stacked = torch.as_tensor(np.concatenate(features)) if features else torch.zeros(0, 1)
+    if len(stacked) < 2:
+        return {}
+    scores = compute_embedding_collapse(stacked, include_indicators=["effective_rank"])
+    return {"embedding_collapse": float(scores["effective_rank_score"])}  # type: ignore[arg-type]
 
 
 def embedding(features: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
@@ -97,6 +122,9 @@ def embedding(features: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
     Returns:
         ``(sum of n, 2)``.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     stacked = np.concatenate(features)
     reduced = PCA(min(30, *stacked.shape), random_state=seed).fit_transform(stacked)
     perplexity = min(30.0, max(2.0, (len(stacked) - 1) / 4))
@@ -116,6 +144,8 @@ def principal_colours(maps: Sequence[np.ndarray], samples: int = 20000, seed: in
     Returns:
         per scan ``(D, H, W, 3)``, within 0..1.
     """
+    from sklearn.decomposition import PCA
+
     rng = np.random.default_rng(seed)
     flat = [np.ascontiguousarray(features.reshape(len(features), -1).T) for features in maps]
     chosen = np.concatenate([part[rng.permutation(len(part))[:samples]] for part in flat])

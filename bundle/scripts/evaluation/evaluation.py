@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +13,35 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import Workflow
+from monai.networks.utils import eval_mode
 
+from ..data.cache import prepared
+from ..data.pair_dataset import PairDataset
 from ..networks.gvsl import GVSL
-from .clustering import clustering_measures, sample_features
+from ..progress import progress
+from .clustering import clustering_measures, collapse_measure, sample_features
 from .structures import number_structures
+from .summary import gains, mean_measures, structure_rows, without_nan
 
-
-def without_nan(value: Any) -> Any:
-    """The same nested containers with None for every NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+UNLABELLED_VOXELS = 500
+"""Of a scan without label map, for the measure of collapse."""
 
 
 class Evaluation:
     """
     Handler that collects every pair's measures and, at the end, those of the features, and writes ``pairs.csv``,
-    ``structures.csv`` and ``summary.json``.
+    ``structures.csv`` and ``summary.json``. It keeps numbers, no volumes.
 
     Args:
         folder: where to.
         network: whose local features are clustered.
-        groups: for each structure the label codes that make it up.
-        names: their names, in the same order.
-        scans: prepared scans with ``image`` and ``label`` ``(1, D, H, W)``, for the clustering; None without labels.
-        subjects: subject of each of these scans.
+        dataset: the pairs, one a batch; its prepared scans give the features.
+        structures: see :func:`~scripts.evaluation.described_structures`; None without labels.
+        seen: scans of the folder that the model was trained on.
+        left_out: whether these are not among the pairs.
         per_structure: voxels of each structure and scan whose features are clustered.
+        most_features: of all scans together; fewer voxels of each structure are taken where there would be more. The
+            silhouette takes time with their square.
         neighbours: k of the nearest-neighbour purity.
         seed: of the choice of voxels.
     """
@@ -50,9 +51,12 @@ class Evaluation:
         "ncc_after",
         "dice_before",
         "dice_after",
+        "hd95_before",
+        "hd95_after",
         "folded_percentage",
         "log_jacobian_std",
-        "restoration_error",
+        "restoration_error_before",
+        "restoration_error_after",
     )
     structure_measures = ("dice_before", "dice_after", "hd95_before", "hd95_after")
 
@@ -60,20 +64,23 @@ class Evaluation:
         self,
         folder: str,
         network: GVSL,
-        groups: Sequence[Sequence[int]] = (),
-        names: Sequence[str] = (),
-        scans: Any = None,
-        subjects: Sequence[str] = (),
+        dataset: PairDataset,
+        structures: Mapping[str, Sequence[Any]] | None = None,
+        seen: Sequence[str] = (),
+        left_out: bool = True,
         per_structure: int = 50,
+        most_features: int = 10000,
         neighbours: int = 5,
         seed: int = 0,
     ) -> None:
-        self.folder, self.network, self.groups, self.names = Path(folder), network, list(groups), list(names)
-        self.codes = list(range(1, len(self.groups) + 1))
-        self.scans, self.subjects = scans, list(subjects)
-        self.per_structure, self.neighbours, self.seed = per_structure, neighbours, seed
+        self.folder, self.network, self.dataset = Path(folder), network, dataset
+        self.structures = dict(structures or {"names": [], "groups": [], "families": []})
+        self.names, self.groups = self.structures["names"], self.structures["groups"]
+        self.per_structure, self.most_features = per_structure, most_features
+        self.neighbours, self.seed = neighbours, seed
+        self.seen, self.left_out = list(seen), left_out
+        self.person = dict(zip(dataset.names, dataset.subjects.tolist(), strict=True))
         self.pairs: list[dict[str, Any]] = []
-        self.volumes: list[dict[str, np.ndarray]] = []
         self.features: list[np.ndarray] = []
         self.feature_codes: list[np.ndarray] = []
         self.summary: dict[str, Any] = {}
@@ -84,9 +91,10 @@ class Evaluation:
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def iteration_completed(self, engine: Workflow) -> None:
-        """Keep the measures and the volumes of one pair."""
+        """Keep the measures of one pair."""
         data: dict[str, Any] = {**engine.state.batch, **engine.state.output}
         row: dict[str, Any] = {"fixed": data["image_name"][0], "moving": data["moving_name"][0]}
+        row["persons"] = (self.person[row["fixed"]], self.person[row["moving"]])
         row |= {name: float(data[name][0, 0]) for name in self.measures if name in data}
         for measure in self.structure_measures:
             values = data.get(f"structure_{measure}")
@@ -94,58 +102,51 @@ class Evaluation:
                 row |= {f"{measure}:{name}": float(v) for name, v in zip(self.names, values[0], strict=True)}
                 row[measure] = float(values[0].nanmean())
         self.pairs.append(row)
-        images = {
-            "fixed": data["image"],
-            "moving": data["moving"],
-            "warped": data["pred"]["warped"],
-            "corrupted": data["corrupted"],
-            "restored": data["restored"],
-        }
-        kept = {name: image[0, 0].detach().half().cpu().numpy() for name, image in images.items()}
-        kept["displacement"] = data["pred"]["displacement"][0].detach().half().cpu().numpy()
-        self.volumes.append(kept)
 
     def completed(self, engine: Workflow) -> None:
-        """Cluster the features, then write the files."""
-        self.summary = {"pairs": len(self.pairs), "measures": self._means(), "structures": self._structures()}
-        if self.scans is not None and self.codes:
-            self._cluster(engine)
+        """Sum up, measure the features, then write the files."""
+        self.summary = {
+            "scans": len({row[end] for row in self.pairs for end in ("fixed", "moving")}),
+            "pairs": len(self.pairs),
+            "pairs_with_labels": sum("dice_after" in row for row in self.pairs),
+            "trained_on": {"scans": self.seen, "left_out": self.left_out},
+            "measures": mean_measures(self.pairs, self.measures),
+            "gains": {name: found for name in ("ncc", "dice") if (found := gains(self.pairs, name))},
+            "structures": structure_rows(self.pairs, self.structures, self.structure_measures),
+        }
+        self._features(engine)
         self.folder.mkdir(parents=True, exist_ok=True)
-        plain = [{k: v for k, v in row.items() if ":" not in k} for row in self.pairs]
+        plain = [{k: v for k, v in row.items() if ":" not in k and k != "persons"} for row in self.pairs]
         self._write_csv("pairs.csv", plain)
         self._write_csv("structures.csv", self.summary["structures"])
         text = json.dumps(without_nan(self.summary), indent=4, allow_nan=False)
         (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
         print(self._table(), flush=True)
 
-    def _means(self) -> dict[str, float]:
-        names = [name for name in self.pairs[0] if name not in ("fixed", "moving") and ":" not in name]
-        return {name: float(np.nanmean([row[name] for row in self.pairs])) for name in names}
-
-    def _structures(self) -> list[dict[str, Any]]:
-        rows = []
-        for codes, name in zip(self.groups, self.names, strict=True):
-            values = {
-                m: [row[f"{m}:{name}"] for row in self.pairs if f"{m}:{name}" in row] for m in self.structure_measures
-            }
-            found = {m: float(np.nanmean(v)) for m, v in values.items() if v and not np.isnan(v).all()}
-            if found:
-                rows.append({"codes": " ".join(map(str, codes)), "structure": name, **found})
-        return rows
-
-    def _cluster(self, engine: Workflow) -> None:
+    def _features(self, engine: Workflow) -> None:
+        """Sample the local features of every scan: at its structures, or anywhere in a folder without labels."""
         rng = np.random.default_rng(self.seed)
-        self.network.eval()
-        for index in range(len(self.subjects)):
-            scan = self.scans[index]
-            with torch.no_grad():
-                local = self.network.backbone(scan["image"][None].to(engine.state.device))[1][0]
-            label = number_structures(scan["label"][0], self.groups)
-            features, codes = sample_features(local, label, self.per_structure, rng)
+        scans: Any = self.dataset.scans
+        groups = max(1, len(self.groups)) * len(scans)
+        fewest = UNLABELLED_VOXELS if not self.groups else self.per_structure
+        each = max(2, min(fewest, self.most_features // groups))
+        self.features, self.feature_codes, owners = [], [], []
+        for index in progress(range(len(scans)), "Sampling features"):
+            scan = prepared(scans, index)
+            if self.groups and "label" not in scan:
+                continue
+            image = torch.as_tensor(scan["image"])[None].to(engine.state.device)
+            with eval_mode(self.network):
+                local = self.network.backbone(image)[1][0]
+            label = number_structures(scan["label"][0], self.groups) if self.groups else torch.ones(local.shape[1:])
+            features, codes = sample_features(local, label, each, rng)
             self.features.append(features)
             self.feature_codes.append(codes)
-        measures = clustering_measures(self.features, self.feature_codes, self.subjects, self.neighbours)
-        self.summary["clustering"] = measures
+            owners.append(str(self.dataset.subjects[index]))
+        measures = collapse_measure(self.features)
+        if self.groups:
+            measures |= clustering_measures(self.features, self.feature_codes, owners, self.neighbours)
+        self.summary["features"] = measures
 
     def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         if rows:
@@ -155,9 +156,11 @@ class Evaluation:
                 writer.writerows(rows)
 
     def _table(self) -> str:
-        values = {**self.summary["measures"], **self.summary.get("clustering", {})}
+        values = {**self.summary["measures"], **self.summary["features"]}
+        labelled = self.summary["pairs_with_labels"]
+        some = f", {labelled} of them with labels" if 0 < labelled < len(self.pairs) else ""
         lines = [
-            f"{len(self.pairs)} pairs",
-            *(f"  {name.replace('_', ' '):22}{value:10.4f}" for name, value in values.items()),
+            f"{len(self.pairs)} pairs of {self.summary['scans']} scans{some}",
+            *(f"  {name.replace('_', ' '):26}{value:10.4f}" for name, value in values.items()),
         ]
         return "\n".join([*lines, f"written to {self.folder}"])

@@ -36,8 +36,10 @@ def expand(paths: Paths) -> list[str]:
 
 
 def same_file(first: str, second: str) -> bool:
-    """Whether two paths, however they are spelt, lead to one file or folder; a link leads to what it points at."""
-    return first == second or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))
+    """Whether two paths, however they are spelt, lead to one scan; a link leads to what it points at."""
+    if os.path.exists(first) and os.path.exists(second):
+        return os.path.samefile(first, second)
+    return os.path.realpath(first) == os.path.realpath(second)  # series in a folder have paths that are no files
 
 
 def list_pairs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,28 +47,32 @@ def by_id(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_settings(output_dir: str, settings: Mapping[str, Any]) -> None:
+def write_settings(output_dir: str, settings: Mapping[str, Any], trained_on: Sequence[str] = ()) -> None:
     """
     Write ``settings.json``: what the other configurations need to know to use this run's model, as an overlay for them.
 
     Args:
         output_dir: folder of the run.
         settings: plain values by config id.
+        trained_on: fingerprints of the scans, see :func:`~scripts.data.fingerprints`; those that a run which goes on
+            was trained on before are kept.
 
     Raises:
         InputError: when the folder holds a run that was made with other settings, which cannot go on with these.
     """
     path = Path(output_dir) / "settings.json"
-    text = json.dumps({name: value for name, value in settings.items() if value is not None}, indent=4) + "\n"
+    written = {name: value for name, value in settings.items() if value is not None}
     before: dict[str, Any] = {}
     if path.is_file() and (path.parent / CHECKPOINT).is_file():
         with suppress(ValueError):  # damaged: written anew
             before = json.loads(path.read_text(encoding="utf-8"))
     known = by_id(before)
-    for name, value in by_id(json.loads(text)).items():
+    for name, value in by_id(json.loads(json.dumps(written))).items():
         if known.get(name, value) != value:
             raise InputError(
                 f"{path.parent} holds a run made with {name} {known[name]}, not {value}: pass --{name} as it was, or "
                 "another --output_dir"
             )
+    seen = sorted({*before.get("trained_on", []), *trained_on})
+    text = json.dumps({**written, **({"trained_on": seen} if seen else {})}, indent=4) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()), part=f".{os.getpid()}")  # every rank writes it

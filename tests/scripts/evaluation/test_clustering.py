@@ -7,7 +7,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scripts.evaluation import clustering_measures, embedding, neighbour_purity, principal_colours, sample_features
+from scripts.evaluation import (
+    clustering_measures,
+    collapse_measure,
+    embedding,
+    neighbour_purity,
+    principal_colours,
+    sample_features,
+)
 
 SUBJECTS = ("a", "b", "c")
 
@@ -106,3 +113,11 @@ def test_colours_stay_within_range_with_few_or_constant_channels() -> None:
             assert colours.shape == (3, 3, 3, 3)
             assert colours.min() >= 0
             assert colours.max() <= 1
+
+
+def test_collapse_tells_one_direction_from_all():
+    rng = np.random.default_rng(0)
+    spread, line = rng.normal(size=(400, 6)), rng.normal(size=(400, 1)) * np.ones((1, 6))
+    assert collapse_measure([spread[:200], spread[200:]])["embedding_collapse"] < 0.02
+    assert collapse_measure([line])["embedding_collapse"] == pytest.approx(1 - 1 / 6, abs=1e-3)
+    assert collapse_measure([spread[:1]]) == collapse_measure([]) == {}

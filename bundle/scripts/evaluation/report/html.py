@@ -8,26 +8,28 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def data_uri(picture: Image.Image | Figure) -> str:
     """
     Args:
-        picture: an image or a figure.
+        picture: of Pillow, or a figure of matplotlib.
 
     Returns:
         the picture as a ``data:`` address: PNG, or JPEG where that is less than half as large.
     """
     png, jpeg = io.BytesIO(), io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(png, dpi=130)
-    else:
+    if isinstance(picture, Image.Image):
         picture.save(png, "PNG")
         picture.save(jpeg, "JPEG", quality=90, subsampling=0)
+    else:
+        picture.savefig(png, dpi=130)
     smaller = 0 < 2 * jpeg.tell() < png.tell()
     content = base64.b64encode((jpeg if smaller else png).getvalue()).decode()
     return f"data:image/{'jpeg' if smaller else 'png'};base64,{content}"
@@ -70,25 +72,37 @@ def flexible(picture: Image.Image | Figure) -> str:
     return f'style="flex-grow:{picture.width}"' if isinstance(picture, Image.Image) else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], name: str) -> str:
+def number(value: float | None) -> str:
+    """A number of a table; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "\u2013"
+    return f"{value:.{4 if abs(value) < 0.1 else 3 if abs(value) < 10 else 1}f}"
+
+
+def change(row: Mapping[str, Any], measure: str) -> str:
+    """A measure of a row before and after the match, with an arrow between; a dash where it has none."""
+    before, after = (row.get(f"{measure}_{when}") for when in ("before", "after"))
+    if after is None or math.isnan(after):
+        return number(None)
+    return f"{number(before)} \u2192 {number(after)}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], name: str, kind: str = "") -> str:
     """
     Args:
         head: of the columns.
         rows: the first value heads the row, a pair there is a name and an explanation; None and NaN become a dash.
         name: of the table.
+        kind: "stacked" gives the row's head a line of its own where the screen is narrow; "wraps" breaks long values.
 
     Returns:
-        a table that scrolls by itself where the screen is narrow.
+        a table that scrolls by itself where even so it does not fit.
     """
 
     def text(value: Any) -> str:
         if isinstance(value, tuple):
             return f"{escape(value[0])}<small>{escape(value[1])}</small>"
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "&ndash;"
-        if isinstance(value, float):
-            return f"{value:.{4 if abs(value) < 0.1 else 3 if abs(value) < 10 else 1}f}"
-        return escape(str(value))
+        return escape(number(value) if value is None or isinstance(value, float) else str(value))
 
     body = "".join(
         f"<tr><th scope=row>{text(first)}</th>{''.join(f'<td>{text(value)}</td>' for value in rest)}</tr>"
@@ -96,6 +110,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], name: str) -> str:
     )
     columns = "".join(f"<th scope=col>{text(column)}</th>" for column in head)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table class="{kind}">'
         f"<thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def folded(summary: str, content: str) -> str:
+    """Content, already HTML, that opens when its summary is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"

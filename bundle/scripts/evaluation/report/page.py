@@ -16,13 +16,16 @@ import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 
+from ...data.cache import prepared
 from ...networks.gvsl import GVSL
 from ...plots import curves_figure
 from ..clustering import embedding
 from ..evaluation import Evaluation
-from .html import figure_tag, image_tag, table
+from .html import figure_tag, folded, image_tag, table
+from .pair_volumes import pair_volumes
 from .pictures import coloured_subjects, pair_section
 from .planes import embedding_figure
+from .structure_tables import structure_tables
 from .tables import headline, measure_rows, named_pairs, pair_rows, provenance, ranking, read_history, short_names
 
 CURVES = (
@@ -73,55 +76,69 @@ class Report:
         """Write the page."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "report.html"
-        path.write_text(self.page(engine.state.device), encoding="utf-8")
+        path.write_text(self.page(engine), encoding="utf-8")
         print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
 
-    def page(self, device: Any) -> str:
+    def page(self, engine: Workflow) -> str:
         """The whole page, complete with its pictures."""
-        evaluation, structures = self.evaluation, self.evaluation.summary["structures"]
+        evaluation, device = self.evaluation, engine.state.device
         pairs = named_pairs(evaluation.pairs)
-        per_structure = [[row["structure"], *map(row.get, Evaluation.structure_measures)] for row in structures]
-        columns = ["structure", "Dice before", "Dice after", "HD95 before, mm", "HD95 after, mm"]
         run = provenance(self.model, self.settings, str(device))
         sections = {
             "title": escape(self.title),
             "date": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
             "headline": headline(evaluation),
-            "measures": table(["measure", "before", "after"], measure_rows(evaluation), "Measures"),
-            "structures": f"<h3>By structure</h3>{table(columns, per_structure, 'Structures')}" if structures else "",
-            "all_pairs": table(*pair_rows(pairs), "All pairs"),
-            "ranked": "label overlap (Dice)" if "dice_after" in pairs[0] else "likeness (NCC)",
+            "measures": table(["measure", "before \u2192 after"], measure_rows(evaluation), "Measures"),
+            "structures": structure_tables(evaluation.summary["structures"]),
+            "all_pairs": table(*pair_rows(pairs), "All pairs", "stacked"),
+            "left_out": self._left_out(),
+            "ranked": "label overlap (Dice)" if "dice" in evaluation.summary["gains"] else "likeness (NCC)",
             "orientation": self._orientation(),
-            "pairs": self._pairs(pairs),
+            "pairs": self._pairs(engine, pairs),
             "colours": self._colours(device),
             "embedding": self._embedding(),
             "curves": self._curves(),
-            "provenance": table(["setting", "value"], run, "What was run"),
+            "provenance": table(["setting", "value"], run, "What was run", "wraps"),
         }
         return Template(self.template.read_text(encoding="utf-8")).substitute(sections)
+
+    def _left_out(self) -> str:
+        seen = self.evaluation.summary["trained_on"]
+        if not seen["scans"]:
+            return ""
+        names = ", ".join(short_names(seen["scans"]).values())
+        title = "Left out, because the model was trained on them" if seen["left_out"] else "Scans it was trained on"
+        return folded(f"{title}: {len(seen['scans'])}", f"<p>{escape(names)}</p>")
 
     def _orientation(self) -> str:
         if self.settings.get("orientation", "RAS") != "RAS":
             return "The axes are those of the configuration, not the radiological ones."
         return "The patient's right is on the picture's left; in sagittal planes anterior is on the left."
 
-    def _pairs(self, pairs: Sequence[Mapping[str, Any]]) -> str:
-        chosen = ranking(pairs).items() if len(pairs) > 1 else [("The only", 0)]
-        return "".join(pair_section(n, pairs[i], self.evaluation.volumes[i], self.spacing) for n, i in chosen)
+    def _shown_groups(self) -> tuple[list[str], list[list[int]]]:
+        """Names and label codes of what is drawn and coloured: the groups of the data set, or its structures."""
+        structures = self.evaluation.structures
+        if not any(structures["families"]):
+            return list(structures["names"]), list(structures["groups"])
+        merged: dict[str, list[int]] = {}
+        for name, codes in zip(structures["families"], structures["groups"], strict=True):
+            if name:
+                merged.setdefault(name, []).extend(codes)
+        return list(merged), list(merged.values())
+
+    def _pairs(self, engine: Any, pairs: Sequence[Mapping[str, Any]]) -> str:
+        groups = self._shown_groups()[1]
+        return "".join(
+            pair_section(name, pairs[n], pair_volumes(engine, n, groups), self.spacing)
+            for name, n in ranking(pairs).items()
+        )
 
     def _subject_images(self) -> dict[str, torch.Tensor]:
-        evaluation = self.evaluation
-        images: dict[str, torch.Tensor] = {}
-        if evaluation.scans is not None:
-            for index, subject in enumerate(evaluation.subjects):
-                if subject not in images and len(images) < self.subjects:
-                    images[subject] = torch.as_tensor(evaluation.scans[index]["image"])
-        else:
-            for row, volumes in zip(evaluation.pairs, evaluation.volumes, strict=True):
-                if row["fixed"] not in images and len(images) < self.subjects:
-                    images[row["fixed"]] = torch.from_numpy(volumes["fixed"])[None]
-        names = short_names(images)
-        return {names[name]: image for name, image in images.items()}
+        """The prepared scans of some persons, by short name."""
+        dataset = self.evaluation.dataset
+        names = short_names(dataset.names)
+        first = np.unique(dataset.subjects, return_index=True)[1][: self.subjects].tolist()
+        return {names[dataset.names[n]]: torch.as_tensor(prepared(dataset.scans, n)["image"]) for n in first}
 
     def _colours(self, device: Any) -> str:
         images = self._subject_images()
@@ -132,12 +149,19 @@ class Report:
     def _embedding(self) -> str:
         evaluation = self.evaluation
         total = sum(map(len, evaluation.feature_codes))
-        if total < 10:
+        if total < 10 or not evaluation.groups:
             return "<p>Not drawn: the embedding needs scans with labels.</p>"
         step = math.ceil(total / MOST_POINTS)
         points = embedding([part[::step] for part in evaluation.features], evaluation.seed)
         codes = np.concatenate([part[::step] for part in evaluation.feature_codes])
-        figure = embedding_figure(points, codes, dict(zip(evaluation.codes, evaluation.names, strict=True)))
+        names, groups = self._shown_groups()
+        numbers = {tuple(own): n for n, own in enumerate(evaluation.groups, start=1)}
+        shown = {numbers[(code,)]: n for n, own in enumerate(groups, 1) for code in own if (code,) in numbers}
+        if names == evaluation.names:
+            shown = {n: n for n in numbers.values()}
+        colours = np.array([shown.get(int(code), 0) for code in codes])
+        titles = {0: "others", **dict(enumerate(names, start=1))}
+        figure = embedding_figure(points, colours, titles)
         figure.savefig(self.folder / "embedding.png", dpi=150)
         return figure_tag({"": figure}, "Embedding", f"t-SNE of {len(points)} local features, coloured by structure")
 

@@ -13,22 +13,33 @@ from PIL import Image
 
 from ...networks.gvsl import GVSL
 from ..clustering import principal_colours
-from .html import figure_tag, flexible, image_tag
-from .planes import as_volume, difference, grid_pictures, mosaic, overlay, plane_pictures
+from .html import change, figure_tag, flexible, image_tag
+from .outlines import label_centre, outlines
+from .planes import (
+    as_volume,
+    difference,
+    grid_pictures,
+    mosaic,
+    overlay,
+    plane_pictures,
+)
 
 
-def comparison(volume: Mapping[str, np.ndarray], spacing: Sequence[float], name: str) -> str:
+def comparison(
+    volume: Mapping[str, np.ndarray], spacing: Sequence[float], name: str, centre: Sequence[int] | None = None
+) -> str:
     """
     Args:
         volume: images of a pair.
         spacing: voxel size in millimetres.
         name: of the pair.
+        centre: voxel that the planes go through; the middle without it.
 
     Returns:
         the three planes, each with a slider from the moving to the warped image, overlaid on the fixed one.
     """
     before, after = (
-        plane_pictures(overlay(volume["fixed"], volume[key]), spacing, 360) for key in ("moving", "warped")
+        plane_pictures(overlay(volume["fixed"], volume[key]), spacing, 360, centre) for key in ("moving", "warped")
     )
     stacks = "".join(
         f'<figure class="stack" {flexible(picture)}><div>'
@@ -50,13 +61,14 @@ def pair_section(name: str, row: Mapping[str, Any], kept: Mapping[str, np.ndarra
     Args:
         name: rank of the pair.
         row: its measures.
-        kept: its volumes.
+        kept: its volumes, see :func:`pair_volumes`.
         spacing: voxel size in millimetres.
 
     Returns:
-        everything about one pair.
+        everything about one pair, in planes through the middle of the fixed scan's labels, or of the grid.
     """
     volume = {key: as_volume(image) for key, image in kept.items() if key != "displacement"}
+    centre = label_centre(volume["fixed_label"]) if "fixed_label" in volume else None
     changes = {"before": difference(volume["fixed"], volume["moving"])}
     changes["after"] = difference(volume["fixed"], volume["warped"])
     strips = {
@@ -75,18 +87,23 @@ def pair_section(name: str, row: Mapping[str, Any], kept: Mapping[str, np.ndarra
     }
     figures = []
     for title, (image, text) in strips.items():
-        pictures = grid_pictures(kept["displacement"], spacing) if image is None else plane_pictures(image, spacing)
+        pictures = (
+            grid_pictures(kept["displacement"], spacing, centre=centre)
+            if image is None
+            else plane_pictures(image, spacing, centre=centre)
+        )
         figures.append(figure_tag(pictures, title, text, f"{name} pair"))
     values = [
-        f"{label} {row[f'{key}_before']:.3f} → {row[f'{key}_after']:.3f}"
-        for key, label in (("dice", "Dice"), ("ncc", "NCC"))
+        f"{label} {change(row, key)}"
+        for key, label in (("dice", "Dice"), ("ncc", "NCC"), ("hd95", "HD95 (mm)"))
         if f"{key}_after" in row
     ]
     values.append(f"{row['folded_percentage']:.2f} % folded")
     return (
         f"<article><h3>{escape(name)} pair</h3><p><b>{escape('; '.join(values))}</b><br>moving "
         f"<code>{escape(row['moving'])}</code>, fixed <code>{escape(row['fixed'])}</code></p>"
-        f'{comparison(volume, spacing, f"{name} pair")}<div class="strips">{"".join(figures)}</div></article>'
+        f"{comparison(volume, spacing, f'{name} pair', centre)}{outlines(volume, spacing, f'{name} pair', centre)}"
+        f'<div class="strips">{"".join(figures)}</div></article>'
     )
 
 

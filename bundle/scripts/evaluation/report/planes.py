@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ...plots import PLANES, draw_grid, plane, subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def as_volume(image: np.ndarray) -> np.ndarray:
@@ -49,7 +50,9 @@ def difference(fixed: np.ndarray, other: np.ndarray, limit: float = 0.6) -> np.n
     Returns:
         ``(D, H, W, 3)``: red where the other image is brighter, blue where it is darker, white where they agree.
     """
-    return matplotlib.colormaps["RdBu_r"]((other - fixed) / (2 * limit) + 0.5)[..., :3]
+    from matplotlib import colormaps
+
+    return colormaps["RdBu_r"]((other - fixed) / (2 * limit) + 0.5)[..., :3]
 
 
 def shown_planes(size: Sequence[int], spacing: Sequence[float], pixels: int) -> dict[int, tuple[int, int]]:
@@ -74,15 +77,21 @@ def shown_planes(size: Sequence[int], spacing: Sequence[float], pixels: int) -> 
 
 
 def plane_pictures(
-    volume: np.ndarray, spacing: Sequence[float] = (1, 1, 1), pixels: int = 240
+    volume: np.ndarray,
+    spacing: Sequence[float] = (1, 1, 1),
+    pixels: int = 240,
+    centre: Sequence[int] | None = None,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> dict[str, Image.Image]:
     """
-    The middle slices with their true proportions.
+    Slices with their true proportions.
 
     Args:
         volume: ``(D, H, W)`` grey or ``(D, H, W, 3)`` colours, RAS, within 0..1.
         spacing: voxel size in millimetres.
         pixels: length of the longest side.
+        centre: voxel that they go through; the middle without it.
+        resampling: of the pixels.
 
     Returns:
         for the name of each plane its picture.
@@ -91,15 +100,19 @@ def plane_pictures(
     channels = np.moveaxis(bytes_, -1, 0) if volume.ndim == 4 else bytes_[None]
     pictures = {}
     for axis, shape in shown_planes(volume.shape[:3], spacing, pixels).items():
-        slices = np.stack([plane(channel, axis) for channel in channels], axis=-1)
+        index = None if centre is None else centre[axis]
+        slices = np.stack([plane(channel, axis, index) for channel in channels], axis=-1)
         pictures[PLANES[axis]] = Image.fromarray(slices.squeeze(-1) if len(channels) == 1 else slices).resize(
-            shape, Image.Resampling.BICUBIC
+            shape, resampling
         )
     return pictures
 
 
 def grid_pictures(
-    displacement: np.ndarray, spacing: Sequence[float] = (1, 1, 1), pixels: int = 240
+    displacement: np.ndarray,
+    spacing: Sequence[float] = (1, 1, 1),
+    pixels: int = 240,
+    centre: Sequence[int] | None = None,
 ) -> dict[str, Image.Image]:
     """
     The displacement as a deformed grid, see :func:`draw_grid`, in pictures as large as those of :func:`plane_pictures`.
@@ -108,10 +121,14 @@ def grid_pictures(
         displacement: ``(3, D, H, W)`` in voxels, or ``(2, H, W)``.
         spacing: voxel size in millimetres.
         pixels: length of the longest side.
+        centre: voxel that the planes go through; the middle without it.
 
     Returns:
         for the name of each plane its picture.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     field = displacement.astype(np.float32)
     if len(field) == 2:
         field = np.concatenate([field, np.zeros_like(field[:1])])[..., None]
@@ -120,7 +137,8 @@ def grid_pictures(
         figure = Figure(figsize=(width / 100, height / 100), dpi=100)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
-        draw_grid(axes, field, axis, step=max(2, max(field.shape[1:]) // 24))
+        index = None if centre is None else centre[axis]
+        draw_grid(axes, field, axis, step=max(2, max(field.shape[1:]) // 24), index=index)
         axes.set_aspect("auto")
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -160,9 +178,11 @@ def embedding_figure(points: np.ndarray, codes: np.ndarray, names: dict[int, str
     Returns:
         the figure.
     """
+    from matplotlib import colormaps
+
     found = np.unique(codes)
     map_name = "tab10" if len(found) <= 10 else "tab20" if len(found) <= 20 else "turbo"
-    palette = matplotlib.colormaps[map_name]
+    palette = colormaps[map_name]
     figure, ((axes,),) = subplots(1, 1, (5, 5 + 0.16 * len(found)))
     for index, code in enumerate(found):
         colour = palette(index if palette.N <= 20 else index / len(found))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..evaluation import Evaluation
-from .planes import as_volume
+from .html import change, number
 
 MEANINGS = {
     "ncc": (
@@ -52,6 +52,10 @@ MEANINGS = {
     "neighbour_purity": (
         "Neighbour purity of the features",
         "Share of a feature's nearest neighbours in OTHER subjects that belong to the same structure. 1 is perfect.",
+    ),
+    "embedding_collapse": (
+        "Collapse of the features",
+        "0: the features vary in all directions of their channels alike; 1: in a single one, the others tell nothing.",
     ),
 }
 
@@ -91,7 +95,7 @@ def provenance(model: str | None, settings: Mapping[str, Any], device: str) -> l
     if model:
         rows.append(("SHA-256 of the model", hashlib.sha256(Path(model).read_bytes()).hexdigest()))
     rows += [(name, str(value)) for name, value in settings.items()]
-    description = Path(__file__).parent.parent / "configs" / "metadata.json"
+    description = Path(__file__).parents[3] / "configs" / "metadata.json"
     if description.is_file():
         rows.append(("bundle version", json.loads(description.read_text(encoding="utf-8"))["version"]))
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "MONAI": monai.__version__}
@@ -113,18 +117,32 @@ def named_pairs(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "fixed": names[row["fixed"]], "moving": names[row["moving"]]} for row in pairs]
 
 
+def ranked(pairs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """
+    Args:
+        pairs: measures of each.
+
+    Returns:
+        numbers of the pairs, best first, by Dice where there are labels (pairs without one left out), else by NCC.
+    """
+    key = "dice_after" if any("dice_after" in row for row in pairs) else "ncc_after"
+    having = [n for n, row in enumerate(pairs) if key in row]
+    return sorted(having, key=lambda n: np.nan_to_num(pairs[n][key], nan=-np.inf), reverse=True)
+
+
 def ranking(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """
     Args:
         pairs: measures of each.
 
     Returns:
-        number of the best, the median (of three or more) and the worst pair by Dice, by NCC without labels.
+        number of the best, the median (of three or more) and the worst pair, see :func:`ranked`; of a single one that.
     """
-    key = "dice_after" if "dice_after" in pairs[0] else "ncc_after"
-    order = sorted(range(len(pairs)), key=lambda n: np.nan_to_num(pairs[n][key], nan=-np.inf), reverse=True)
-    chosen = {"Best": order[0], "Worst": order[-1], "Median": order[len(order) // 2]}
-    return {name: chosen[name] for name in ("Best", "Median", "Worst") if name != "Median" or len(order) > 2}
+    order = ranked(pairs)
+    if len(order) == 1:
+        return {"The only": order[0]}
+    chosen = {"Best": order[0], "Median": order[len(order) // 2], "Worst": order[-1]}
+    return {name: place for name, place in chosen.items() if name != "Median" or len(order) > 2}
 
 
 def measure_rows(evaluation: Evaluation) -> list[list[Any]]:
@@ -133,19 +151,18 @@ def measure_rows(evaluation: Evaluation) -> list[list[Any]]:
         evaluation: completed.
 
     Returns:
-        for each measure found: name and meaning, before, after.
+        for each measure found: name and meaning, value before and after or one value.
     """
-    found = {**evaluation.summary["measures"], **evaluation.summary.get("clustering", {})}
-    corrupted = [np.square(as_volume(v["corrupted"]) - as_volume(v["moving"])).mean() for v in evaluation.volumes]
-    found["restoration_error_before"] = float(np.mean(corrupted))
+    found = {**evaluation.summary["measures"], **evaluation.summary["features"]}
     rows = []
     for name, (label, meaning) in MEANINGS.items():
-        after = found.get(f"{name}_after", found.get(name))
-        if name == "neighbour_purity" and after is not None:
+        if name == "neighbour_purity" and name in found:
             structures = len(np.unique(np.concatenate(evaluation.feature_codes)))
             meaning += f" Chance would be {1 / structures:.2f}."
-        if after is not None:
-            rows.append([(label, meaning), found.get(f"{name}_before"), after])
+        if f"{name}_after" in found:
+            rows.append([(label, meaning), change(found, name)])
+        elif name in found:
+            rows.append([(label, meaning), number(found[name])])
     return rows
 
 
@@ -155,29 +172,47 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
         pairs: measures of each.
 
     Returns:
-        head and rows of the table of all pairs.
+        head and rows of the table of all pairs, best first; those without labels last.
     """
-    measures = [name for name in Evaluation.measures if name in pairs[0]]
-    rows = [[f"{row['moving']} → {row['fixed']}", *(row[name] for name in measures)] for row in pairs]
-    return ["moving → fixed", *(name.replace("_", " ") for name in measures)], rows
+    order = ranked(pairs)
+    order += [n for n in range(len(pairs)) if n not in set(order)]
+    columns = {"dice": "Dice", "ncc": "NCC"}
+    columns = {name: label for name, label in columns.items() if any(f"{name}_after" in row for row in pairs)}
+    rows = [
+        [
+            f"{pairs[n]['moving']} \u2192 {pairs[n]['fixed']}",
+            *(change(pairs[n], name) for name in columns),
+            number(pairs[n]["folded_percentage"]),
+        ]
+        for n in order
+    ]
+    return ["moving \u2192 fixed", *columns.values(), "folded, %"], rows
+
+
+def chance(p: float) -> str:
+    """A p value in words of a text."""
+    return "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def headline(evaluation: Evaluation) -> str:
-    """One sentence and a tile for each of the chief measures."""
-    pairs, means = evaluation.pairs, evaluation.summary["measures"]
-    key, label = ("dice", "overlap of the labels (Dice)") if "dice_after" in means else ("ncc", "likeness (NCC)")
-    better = sum(row[f"{key}_after"] > row[f"{key}_before"] for row in pairs)
-    scans = len({row[end] for row in pairs for end in ("fixed", "moving")})
-    tiles = {
-        name.upper()
-        if name == "ncc"
-        else name.capitalize(): f"{means[f'{name}_before']:.3f} → {means[f'{name}_after']:.3f}"
-        for name in ("dice", "ncc")
-        if f"{name}_after" in means
-    }
+    """A few sentences and a tile for each of the chief measures."""
+    summary, means = evaluation.summary, evaluation.summary["measures"]
+    key, label = ("dice", "overlap of the labels (Dice)") if "dice" in summary["gains"] else ("ncc", "likeness (NCC)")
+    gain, pairs, labelled = summary["gains"][key], summary["pairs"], summary["pairs_with_labels"]
+    p = chance(gain["wilcoxon_p"])
+    text = f"{pairs} pairs of {summary['scans']} scans were matched"
+    text += f"; both scans have labels in {labelled} of them. " if 0 < labelled < pairs else ". "
+    text += (
+        f"The {label} is higher after the match in {gain['higher_after']} of {gain['person_pairs']} pairs of persons"
+    )
+    text += f" (Wilcoxon, {p}; pairs that share a person are not independent)." if p else "."
+    seen = summary["trained_on"]["scans"]
+    if seen and summary["trained_on"]["left_out"]:
+        text += f" {len(seen)} further scans of the folder were left out: the model was trained on them."
+    elif seen:
+        text += f" Beware: the model was trained on {len(seen)} scans of the folder, which are among these."
+    names = {"dice": "Dice", "ncc": "NCC", "hd95": "HD95, mm"}
+    tiles = {title: change(means, name) for name, title in names.items() if f"{name}_after" in means}
     tiles["Folded voxels"] = f"{means['folded_percentage']:.2f} %"
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles.items())
-    return (
-        f"<p>{len(pairs)} pairs of {scans} scans were matched. The {label} is higher after the match in {better} of "
-        f'{len(pairs)} pairs.</p><dl class="tiles">{shown}</dl>'
-    )
+    return f'<p>{escape(text)}</p><dl class="tiles">{shown}</dl>'

@@ -17,22 +17,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SimpleInferer
 from PIL import Image
-from scripts.evaluation import Evaluation
+from scripts.evaluation import DistinctPairs, Evaluation
 from scripts.evaluation.report import (
     Report,
+    change,
     grid_pictures,
     named_pairs,
     overlay,
+    pair_rows,
+    pair_volumes,
     plane_pictures,
     ranking,
     read_history,
     short_names,
+    structure_tables,
     table,
 )
-from scripts.networks import GVSL, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 
 SIZE = (12, 10, 8)
+DASH = "\u2013"
 EVIL = "<script>alert(1)</script>"
 
 
@@ -61,37 +66,64 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def evaluation(folder: Path, pairs: int = 4, labels: bool = True, dims: int = 3) -> Evaluation:
-    """A completed evaluation with made-up measures and volumes."""
-    network = GVSL(
-        UNetBackbone(dims, features=(4, 8)),
-        ZMatchingHead(None, DeformableHead(4, 8, spatial_dims=dims)),
-        RestorationHead(4, 8, dims),
-    )
-    rng, size = np.random.default_rng(0), SIZE[:dims]
-    scans = [{"image": torch.rand(1, *size), "label": torch.randint(0, 3, (1, *size))} for _ in range(3)]
-    made = Evaluation(
-        str(folder),
-        network,
-        [[1], [2]] if labels else [],
-        ["left", "right"] if labels else [],
-        scans if labels else None,
-        [f"subject {EVIL} {n}" for n in range(3)],
-    )
+class Network(torch.nn.Module):
+    """Features of one convolution, a match by half a voxel, half the intensity as restoration; counts what it did."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        kind = torch.nn.Conv3d if dims == 3 else torch.nn.Conv2d
+        self.convolution, self.matches = kind(1, 4, 3, padding=1), 0
+
+    def backbone(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.convolution(image)
+        return features, features
+
+    def forward(self, image: torch.Tensor, moving: torch.Tensor | None = None) -> Any:
+        if moving is None:
+            return image / 2
+        self.matches += 1
+        field = torch.full((1, image.dim() - 2, *image.shape[2:]), 0.5)
+        return {"displacement": field, "warped": moving.clone()}
+
+
+def evaluation(
+    folder: Path,
+    pairs: int = 4,
+    labels: bool = True,
+    dims: int = 3,
+    seen: tuple[str, ...] = (),
+    left_out: bool = True,
+    families: tuple[str, str] = ("", ""),
+) -> tuple[Evaluation, SimpleNamespace]:
+    """A completed evaluation with made-up measures, and its engine."""
+    network, size = Network(dims), SIZE[:dims]
+    torch.manual_seed(0)
+    data = [
+        {"image": torch.rand(1, *size), "subject": n, **({"label": torch.randint(0, 3, (1, *size))} if labels else {})}
+        for n in range(max(3, pairs + 1))
+    ]
+    dataset = DistinctPairs(data, None, lambda pair: {**pair, "corrupted": pair["moving"]}, length=pairs)
+    dataset.names = [f"/data/{EVIL}/{'ab'[n % 2]}/scan{n}.nii" for n in range(len(data))]
+    structures = {"names": ["left", "right"], "groups": [[1], [2]], "families": list(families)} if labels else None
+    made = Evaluation(str(folder), network, dataset, structures, seen, left_out)
     for n in range(pairs):
-        row = {"fixed": f"/data/{EVIL}/a/scan{n}.nii", "moving": f"/data/{EVIL}/b/scan{n + 1}.nii"}
-        row |= {"ncc_before": 0.1, "ncc_after": 0.5 + n / 10, "folded_percentage": 0.2, "restoration_error": 0.01}
+        fixed, moving = dataset.pairs[n]
+        row = {"fixed": dataset.names[fixed], "moving": dataset.names[moving], "persons": (fixed, moving)}
+        row |= {"ncc_before": 0.1, "ncc_after": 0.5 + n / 10, "folded_percentage": 0.2}
+        row |= {"restoration_error_before": 0.02, "restoration_error_after": 0.01}
         if labels:
             row |= {"dice_before": 0.3, "dice_after": 0.8 - n / 10}
             row |= {f"{m}:{name}": 0.5 for m in made.structure_measures for name in made.names}
         made.pairs.append(row)
-        images = {
-            k: rng.random(size).astype(np.float16) for k in ("fixed", "moving", "warped", "corrupted", "restored")
-        }
-        images["displacement"] = rng.normal(size=(dims, *size)).astype(np.float16)
-        made.volumes.append(images)
-    made.completed(SimpleNamespace(state=SimpleNamespace(device="cpu")))
-    return made
+    engine = SimpleNamespace(
+        state=SimpleNamespace(device="cpu"),
+        network=network,
+        inferer=SimpleInferer(),
+        data_loader=SimpleNamespace(dataset=dataset),
+    )
+    made.completed(engine)
+    return made, engine
 
 
 @pytest.fixture
@@ -99,9 +131,10 @@ def written(tmp_path: Path) -> Callable[..., Page]:
     """Write a report and read its page."""
 
     def make(model: str | None = None, settings: dict[str, Any] | None = None, **options: Any) -> Page:
-        made = evaluation(tmp_path / "out", **options)
+        made, engine = evaluation(tmp_path / "out", **options)
         report = Report(made, made.network, str(tmp_path / "out"), model, settings)
-        report.completed(SimpleNamespace(state=SimpleNamespace(device="cpu")))
+        report.completed(engine)
+        assert made.network.matches == min(3, len(made.pairs))
         return Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
 
     return make
@@ -165,6 +198,95 @@ def test_page_tells_the_measures(written: Callable[..., Page]) -> None:
     text = written().text
     for expected in ("0.300 → 0.650", "0.100 → 0.650", "0.20 %", "Silhouette", "left", "Chance would be 0.50"):
         assert expected in text
+    assert "0.0200 → 0.0100" in text
+    assert "bundle version" in text + written().text
+
+
+def test_pictures_come_before_the_tables(written: Callable[..., Page]) -> None:
+    page = written()
+    order = [attributes["id"] for attributes in page.all("section")]
+    assert order == ["pairs", "measures", "features", "training", "run"]
+    assert [tag for tag, _ in page.tags].index("img") < [tag for tag, _ in page.tags].index("table")
+
+
+def test_structures_are_outlined_where_there_are_labels(written: Callable[..., Page]) -> None:
+    assert "Structures after" in written().text
+    assert "Structures after" not in written(labels=False).text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "expected"), [(True, "2 further scans of the folder were left out"), (False, "trained on 2 scans")]
+)
+def test_page_names_what_the_model_was_trained_on(written: Callable[..., Page], left_out: bool, expected: str) -> None:
+    text = written(seen=("/data/seen/one.nii", "/data/seen/two.nii"), left_out=left_out).text
+    assert expected in text
+    assert "one.nii, two.nii" in text
+
+
+def test_only_some_pairs_have_labels(tmp_path: Path) -> None:
+    """Whichever comes first; the pairs shown are those that have a Dice."""
+    made, engine = evaluation(tmp_path)
+    for name in [key for key in made.pairs[0] if "dice" in key or "hd95" in key]:
+        del made.pairs[0][name]
+    made.completed(engine)
+    text = Page(Report(made, made.network, str(tmp_path)).page(engine)).text
+    assert "both scans have labels in 3 of them" in text
+    assert "higher after the match in 3 of 3 pairs of persons" in text
+    assert set(ranking(made.pairs).values()) == {1, 2, 3}
+    assert len(pair_rows(made.pairs)[1]) == 4
+    assert pair_rows(made.pairs)[1][-1][1] == DASH
+
+
+def test_volumes_are_matched_once_more(tmp_path: Path) -> None:
+    """The evaluation keeps none, and the same number gives the same pair."""
+    made, engine = evaluation(tmp_path)
+    assert not any(isinstance(value, np.ndarray | torch.Tensor) for row in made.pairs for value in row.values())
+    volumes = pair_volumes(engine, 2, made.groups)
+    dataset = engine.data_loader.dataset
+    fixed, moving = (dataset.scans[n] for n in dataset.pairs[2])
+    np.testing.assert_array_equal(volumes["fixed"], fixed["image"][0])
+    np.testing.assert_array_equal(volumes["restored"], moving["image"][0] / 2)
+    np.testing.assert_array_equal(volumes["moving_label"], moving["label"][0])
+    assert volumes["displacement"].shape == (3, *SIZE)
+    assert volumes["carried_label"].shape == SIZE
+    assert "fixed_label" not in pair_volumes(engine, 2)
+
+
+def rows_of_structures(count: int, families: int = 0) -> list[dict[str, Any]]:
+    """Structures of growing Dice, in families."""
+    return [
+        {
+            "structure": f"part{n:03d}",
+            "family": f"family{n % families}" if families and n else "",
+            "dice_before": 0.1,
+            "dice_after": n / count,
+        }
+        for n in range(count)
+    ]
+
+
+def test_structures_are_sorted_and_folded_beyond_twenty() -> None:
+    page = Page(structure_tables(rows_of_structures(148)))
+    names = re.findall(r"part\d+", page.text)
+    assert names == sorted(names, reverse=True)
+    assert len(names) == 148
+    assert len(page.all("details")) == 1
+    assert page.text.index("128 more") > page.text.index(names[19])
+    assert page.text.index("128 more") < page.text.index(names[20])
+    assert len(Page(structure_tables(rows_of_structures(20))).all("details")) == 0
+    assert structure_tables([]) == ""
+
+
+def test_structures_are_grouped_as_the_data_set_says() -> None:
+    """The groups' means in one table, best first, and each group's structures folded."""
+    page = Page(structure_tables(rows_of_structures(61, families=3)))
+    head = page.text.partition("20 structures")
+    groups = re.findall(r"(family\d|others)(?=\d+ structure)", page.text)
+    assert groups == ["family0", "family2", "family1", "others"]
+    assert len(page.all("details")) == 4
+    assert "others: 1 structure" in page.text
+    assert change({"dice_before": 0.1, "dice_after": np.mean([n / 61 for n in range(3, 61, 3)])}, "dice") in page.text
+    assert head[1]
 
 
 def test_report_without_labels_ranks_by_likeness(written: Callable[..., Page], tmp_path: Path) -> None:
@@ -172,6 +294,7 @@ def test_report_without_labels_ranks_by_likeness(written: Callable[..., Page], t
     assert "Dice" not in page.text.replace("label overlap (Dice)", "")
     assert "By likeness (NCC)" in page.text
     assert "needs scans with labels" in page.text
+    assert "Collapse of the features" in page.text
     assert not (tmp_path / "out" / "embedding.png").exists()
     assert any("Sagittal" in (a["alt"] or "") for a in page.all("img"))
 
@@ -220,6 +343,7 @@ def test_ranking_takes_the_best_the_median_and_the_worst() -> None:
         "Best": 1,
         "Worst": 0,
     }
+    assert ranking([{"dice_after": 0.1, "ncc_after": 1}, {"ncc_after": 1}]) == {"The only": 0}
 
 
 def test_names_lose_the_common_folder() -> None:
@@ -234,8 +358,13 @@ def test_names_lose_the_common_folder() -> None:
 def test_table_rounds_escapes_and_marks_what_is_missing() -> None:
     text = table(["<a>"], [[("<b>", "<c>"), 0.01234, 1.23456, 12.3456, None, float("nan"), 7]], "numbers")
     values = re.findall(r"<td>(.*?)</td>", text)
-    assert values == ["0.0123", "1.235", "12.3", "&ndash;", "&ndash;", "7"]
+    assert values == ["0.0123", "1.235", "12.3", DASH, DASH, "7"]
     assert not re.search(r"<[abc]>", text)
+
+
+def test_change_needs_an_after() -> None:
+    assert change({"dice_before": 0.01234, "dice_after": 12.3456}, "dice") == "0.0123 → 12.3"
+    assert change({"dice_before": 0.1}, "dice") == change({"dice_after": float("nan")}, "dice") == DASH
 
 
 def test_planes_have_true_proportions_and_radiological_sides() -> None:

@@ -10,7 +10,9 @@ from scripts.evaluation.report import (
     difference,
     embedding_figure,
     grid_pictures,
+    label_centre,
     mosaic,
+    outline_pictures,
     overlay,
     plane_pictures,
     shown_planes,
@@ -84,3 +86,35 @@ def test_embedding_figure(count):
     assert labels[1] == "ventricle"
     assert labels[2] == "200"
     assert drawn(figure).std() > 5
+
+
+def test_planes_go_through_the_labels():
+    """A small structure at one end is what is shown, not the middle of the grid."""
+    label = np.zeros((12, 10, 8))
+    label[8:11, 1:4, 5:8] = 7
+    assert label_centre(label) == [9, 2, 6]
+    assert label_centre(0 * label) is None
+    volume = label / 7
+    assert all(np.asarray(picture).max() > 250 for picture in plane_pictures(volume, centre=[9, 2, 6]).values())
+    assert all(np.asarray(picture).max() < 5 for picture in plane_pictures(volume).values())
+    field = np.zeros((3, 12, 10, 8))
+    field[0, :, 2] = 3
+    straight, bent = grid_pictures(field)["coronal"], grid_pictures(field, centre=[9, 2, 6])["coronal"]
+    assert (np.asarray(straight) != np.asarray(bent)).any()
+
+
+def test_outlines():
+    """Green the fixed scan's, magenta the other's, white where they coincide, the image elsewhere."""
+    fixed, other = np.zeros((2, 12, 12, 12))
+    fixed[2:6, 2:6] = 1
+    other[2:6, 2:8] = 1
+    pixels = np.asarray(outline_pictures(np.full((12, 12, 12), 0.5), fixed, other, pixels=120)["axial"]).astype(int)
+    green = (pixels[..., 1] > 200) & (pixels[..., 0] < 100)
+    magenta = (pixels[..., 1] < 100) & (pixels[..., 0] > 200)
+    white = pixels.min(axis=-1) == 255
+    assert green.any()
+    assert magenta.any()
+    assert white.sum() > green.sum()
+    grey = ~(green | magenta | white)
+    assert set(np.unique(pixels[grey])) == {102}
+    assert grey.mean() > 0.8

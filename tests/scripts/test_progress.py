@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Progress in a log file: few lines, none of them redrawn."""
+
+from __future__ import annotations
+
+import pytest
+from ignite.engine import Engine
+from scripts.progress import EngineProgress, progress
+
+
+def test_a_log_file_gets_lines(capsys):
+    assert list(progress(range(1000), "Checking")) == list(range(1000))
+    text = capsys.readouterr().err
+    lines = text.splitlines()
+    assert "\r" not in text
+    assert len(lines) == 2
+    assert lines[0].startswith("Checking:   0%")
+    assert lines[-1].startswith("Checking: 100%")
+
+
+def test_few_items_get_no_bar(capsys):
+    assert list(progress(range(3), "Checking")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_engine_gets_one_bar(capsys):
+    engine = Engine(lambda _, batch: batch)
+    EngineProgress("Matching").attach(engine)
+    engine.run(range(500))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "500/500" in lines[-1]
+
+
+def test_an_error_ends_the_bar_and_stays_the_error(capsys):
+    def step(_, batch):
+        raise ValueError(f"batch {batch}")
+
+    engine = Engine(step)
+    EngineProgress("Matching").attach(engine)
+    with pytest.raises(ValueError, match="batch 0"):
+        engine.run(range(5))
+    assert capsys.readouterr().err.endswith("\n")
