@@ -18,10 +18,15 @@ from .blocks import initialise
 from .matching_head import LocalHead
 from .recorded import recorded
 
+GPU_WIDTH = 8
+"""Of which the fused attention on GPUs needs the channels to be a multiple: rows of 16 bytes in half precision too."""
+
 OUTSIDE = -1e4  # similarity of a place outside the volume: no weight after the softmax
 
 
-def expected_offset(fixed: torch.Tensor, moving: torch.Tensor, radius: int = 3, tile: int = 4) -> torch.Tensor:
+def expected_offset(
+    fixed: torch.Tensor, moving: torch.Tensor, radius: int = 3, tile: int = 4, padded: bool | None = None
+) -> torch.Tensor:
     """
     Where each fixed voxel's features are found in the moving image: the mean offset within ``radius`` voxels along each
     axis, weighted by the softmax of the dot products. Places outside the moving volume do not count.
@@ -34,15 +39,20 @@ def expected_offset(fixed: torch.Tensor, moving: torch.Tensor, radius: int = 3, 
         moving: ``(B, C, D, H, W)``.
         radius: largest offset along each axis, in voxels.
         tile: edge of a tile; a larger one copies less and computes more that is thrown away.
+        padded: to a multiple of :data:`GPU_WIDTH` channels; None everywhere but on a CPU, which would only be slower.
 
     Returns:
         ``(B, N, D, H, W)`` in voxels, within ``-radius .. radius``.
     """
     size, n = fixed.shape[2:], fixed.dim() - 2
+    padded = fixed.device.type != "cpu" if padded is None else padded
     missing = [-edge % tile for edge in reversed(size)]
     inside = functional.pad(torch.zeros_like(moving[:, :1]), _around(missing, radius), value=OUTSIDE)
     keys = torch.cat([functional.pad(moving, _around(missing, radius)), inside], dim=1)
     queries = functional.pad(torch.cat([fixed, torch.ones_like(fixed[:, :1])], dim=1), _around(missing, 0))
+    more = -queries.shape[1] % (GPU_WIDTH if padded else 1)  # channels of zeros, which no similarity sees
+    if more:
+        keys, queries = (functional.pad(of, [0, 0] * n + [0, more]) for of in (keys, queries))
 
     def coordinates(edge: int) -> torch.Tensor:  # (edge ** N, N)
         return torch.tensor(list(product(range(edge), repeat=n)), dtype=fixed.dtype, device=fixed.device)

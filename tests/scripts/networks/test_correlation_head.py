@@ -57,6 +57,27 @@ def test_equals_a_plain_loop(size, radius, tile):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(("device", "width"), [("cpu", 7), ("meta", 8)])
+def test_channels_that_fused_kernels_take(monkeypatch, device, width):
+    """Elsewhere than on a CPU queries, keys and values have a multiple of 8 channels, or the kernel is not used."""
+    seen = []
+
+    def spy(*tensors, **options):
+        seen.extend(tensor.shape[-1] for tensor in tensors)
+        return attention(*tensors, **options)
+
+    attention = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", spy)
+    fixed, moving = (noise(6, (8, 5, 4), seed=k).to(device) for k in range(2))
+    assert expected_offset(fixed, moving, 2).shape == (2, 3, 8, 5, 4)
+    assert seen == [width] * 3
+
+
+def test_padded_channels_change_nothing():
+    fixed, moving = (noise(6, (8, 5, 4), seed=k, dtype=torch.float64) for k in range(2))
+    torch.testing.assert_close(expected_offset(fixed, moving, padded=True), expected_offset(fixed, moving))
+
+
 @pytest.mark.parametrize("shift", [(-2, 4, 0), (6, -6, 2), (4, -2)])
 def test_finds_a_shift(shift):
     """A copy shifted by whole voxels of half the size is found at exactly that shift, and warps back onto the other."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from scripts.training import ModelLoader
 from torch.nn import functional
 
+MODEL = "{}/models/model.pt"
 EXPECTED = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 
@@ -44,3 +46,27 @@ def test_outputs_of_the_shipped_weights(repository):
     assert found.keys() == EXPECTED["outputs"].keys()
     for name, value in found.items():
         assert summary(value) == pytest.approx(EXPECTED["outputs"][name], rel=1e-3, abs=1e-3), name
+
+
+def test_one_step(repository):
+    """From the shipped weights, of one pair, as train.json has it: losses, and how far each part is moved."""
+    bundle = repository / "bundle"
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.json"))
+    parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
+    network, loss, optimizer = (parser.get_parsed_content(name) for name in ("network", "loss", "optimizer"))
+    ModelLoader(network, MODEL.format(bundle))()
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    fixed, moving = smooth_images(2, (24, 28, 28))
+    terms = loss(network.train()(fixed, moving), torch.cat([fixed, moving], dim=1))
+    terms["loss"].backward()
+    optimizer.step()
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(EXPECTED["losses"], rel=1e-3)
+    moved: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    for name, weight in network.named_parameters():
+        part = ".".join(name.split(".")[:2])
+        moved[part] = moved.get(part, 0) + (weight - before[name]).abs().sum().item()
+        norms[part] = norms.get(part, 0) + weight.grad.square().sum().item()
+    assert moved == pytest.approx(EXPECTED["moved"], rel=0.01)
+    assert {part: norm**0.5 for part, norm in norms.items()} == pytest.approx(EXPECTED["gradients"], rel=0.01)
