@@ -72,10 +72,16 @@ def flexible(picture: Image.Image | Figure) -> str:
     return f'style="flex-grow:{picture.width}"' if isinstance(picture, Image.Image) else ""
 
 
-def number(value: float | None) -> str:
-    """A number of a table; a dash for None and NaN."""
+DIGITS = {"dice": 3, "ncc": 3, "hd95": 1}
+"""Digits after the point of the measures that stand below each other."""
+
+
+def number(value: float | None, digits: int | None = None) -> str:
+    """A number of a table, by its size or with so many digits after the point; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "\u2013"
+    if digits is not None:
+        return f"{value:.{digits}f}"
     return f"{value:.{4 if abs(value) < 0.1 else 3 if abs(value) < 10 else 1}f}"
 
 
@@ -84,7 +90,7 @@ def change(row: Mapping[str, Any], measure: str) -> str:
     before, after = (row.get(f"{measure}_{when}") for when in ("before", "after"))
     if after is None or math.isnan(after):
         return number(None)
-    return f"{number(before)} \u2192 {number(after)}"
+    return f"{number(before, DIGITS.get(measure))} \u2192 {number(after, DIGITS.get(measure))}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], name: str, kind: str = "") -> str:

@@ -363,7 +363,9 @@ def test_table_rounds_escapes_and_marks_what_is_missing() -> None:
 
 
 def test_change_needs_an_after() -> None:
-    assert change({"dice_before": 0.01234, "dice_after": 12.3456}, "dice") == "0.0123 → 12.3"
+    assert change({"error_before": 0.01234, "error_after": 12.3456}, "error") == "0.0123 → 12.3"
+    assert change({"dice_before": 0.01234, "dice_after": 0.5}, "dice") == "0.012 → 0.500"
+    assert change({"hd95_before": 14.04, "hd95_after": 8.0634}, "hd95") == "14.0 → 8.1"
     assert change({"dice_before": 0.1}, "dice") == change({"dice_after": float("nan")}, "dice") == DASH
 
 
