@@ -10,15 +10,18 @@ from .correlation_head import CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
 from .decoder_levels import decoder_levels, side_by_side
 from .deformable_head import CascadeHead, DeformableHead
+from .flexible_unet import FlexibleEncoder, register_encoder
 from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
 from .levels import Levels
 from .local_matching import LocalMatchingHead
 from .matching_head import LocalHead, ZMatchingHead
 from .place_descriptors import LevelDescriptors, decoder_level
+from .pretrained import Embedding, Pretrained
 from .recorded import describe, recorded
 from .restoration_head import RestorationHead
 from .spatial_transformer import SpatialTransformer
+from .weights import load_weights, network_weights, present_names, repeat_stem
 
 __all__ = [
     "GVSL",
@@ -26,12 +29,15 @@ __all__ = [
     "CascadeHead",
     "CorrelationHead",
     "DeformableHead",
+    "Embedding",
+    "FlexibleEncoder",
     "GlobalMatchingHead",
     "LevelDescriptors",
     "Levels",
     "LocalHead",
     "LocalMatchingHead",
     "NetworkBackbone",
+    "Pretrained",
     "Restoration",
     "RestorationHead",
     "SmallVolumeConv3d",
@@ -47,8 +53,13 @@ __all__ = [
     "expected_offset",
     "group_norm",
     "initialise",
+    "load_weights",
+    "network_weights",
     "padding_to_multiple",
     "part_convolutions",
+    "present_names",
     "recorded",
+    "register_encoder",
+    "repeat_stem",
     "side_by_side",
 ]

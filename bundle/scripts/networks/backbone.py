@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from ..errors import InputError
 from .blocks import LEAKY_RELU, UpJoin, group_norm, initialise, padding_to_multiple
+from .pretrained import Pretrained
 from .recorded import recorded
 
 
 @recorded
-class UNetBackbone(nn.Module):
+class UNetBackbone(Pretrained):
     """
     The U-Net that GVSL pre-trains (paper, section 3.3): two (3x3x3 convolution, GroupNorm, LeakyReLU) a level, 2x2x2
     max pooling, linear up-sampling with aligned corners, concatenated skips.
@@ -34,6 +35,9 @@ class UNetBackbone(nn.Module):
     Raises:
         InputError: with fewer than two levels, or channels that do not fit the normalisation's groups.
     """
+
+    stems = ("stem.conv_0.conv.weight",)
+    """Kernels that see the image."""
 
     def __init__(
         self, spatial_dims: int = 3, in_channels: int = 1, features: Sequence[int] = (32, 64, 128, 256, 512)

@@ -53,6 +53,8 @@ def _description(network: nn.Module, references: Mapping[str, str]) -> dict[str,
     def plain(value: Any) -> Any:
         if isinstance(value, list | tuple | nn.ModuleList):
             return [plain(item) for item in value]
+        if isinstance(value, Mapping):
+            return {name: plain(item) for name, item in value.items()}
         if isinstance(value, nn.Module):
             return _description(value, references)
         if value is None or isinstance(value, bool | int | float | str):

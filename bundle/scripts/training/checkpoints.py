@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,9 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import load_file, write_atomically
+from ..networks.weights import load_weights, network_weights
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
-FORMER_NAMES = {
-    "affine_head.": "matching_head.global_matching.",
-    "deformable_head.": "matching_head.local_matching.",
-}
-"""Of the parts of a network, as files of the first releases have them."""
 
 
 def keep_copy(path: Path, number: int, keep: int) -> None:
@@ -45,50 +40,6 @@ def kept_copies(path: Path) -> list[Path]:
     """What :func:`keep_copy` has kept, in the order of the numbers: the newest last."""
     copies = {copy.stem.removeprefix(f"{path.stem}_"): copy for copy in path.parent.glob(f"{path.stem}_*{path.suffix}")}
     return [copies[number] for number in sorted(filter(str.isdecimal, copies), key=int)]
-
-
-def present_names(weights: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
-    """
-    Weights under the names that a network has now; a line is printed where they had others.
-
-    Args:
-        weights: state dictionary.
-        source: where it comes from, for the line.
-    """
-    renamed: dict[str, torch.Tensor] = {}
-    for name, value in weights.items():
-        former = next((former for former in FORMER_NAMES if name.startswith(former)), "")
-        renamed[FORMER_NAMES.get(former, "") + name.removeprefix(former)] = value
-    if renamed.keys() != weights.keys():
-        print(f"{source}: weights of the names {' and '.join(FORMER_NAMES)} are read as matching_head.", flush=True)
-    return renamed
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
-    """
-    Load weights that must cover a module exactly.
-
-    Args:
-        module: to be filled.
-        weights: state dictionary.
-        source: where it comes from, for the message.
-
-    Raises:
-        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
-    """
-    wanted = module.state_dict()
-    weights = present_names(weights, source)
-    problems = {
-        "missing": [name for name in wanted if name not in weights],
-        "unexpected": [name for name in weights if name not in wanted],
-        "of another shape": [n for n in wanted if n in weights and weights[n].shape != wanted[n].shape],
-    }
-    if any(problems.values()):
-        shown = "; ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in problems.items() if names)
-        raise InputError(
-            f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
-        )
-    module.load_state_dict(weights)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -123,8 +74,7 @@ class ModelLoader:
         """Load; the engine, given by MONAI's habit, is not needed."""
         if not Path(self.path).is_file():
             raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
-        content = load_file(self.path)
-        load_weights(self.network, content["network"] if "optimizer" in content else content, self.path)
+        load_weights(self.network, network_weights(load_file(self.path), self.path), self.path)
 
 
 def start_from(network: nn.Module, path: str | None) -> None:

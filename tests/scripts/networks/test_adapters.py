@@ -125,3 +125,16 @@ def test_an_unknown_layer_is_named(layer: str) -> None:
     wrong: Any = ["down_9"] if layer in ("levels", "unused") else "down_9"
     with pytest.raises(InputError, match=r"BasicUNet has no layer 'down_9'; its parts are conv_0, .*final_conv"):
         NetworkBackbone(made, **{**layers, layer: wrong})
+
+
+def test_z_scored_images_give_the_same_features_in_any_unit() -> None:
+    torch.manual_seed(0)
+    made, layers, _ = GIVEN["dynunet"]
+    backbone = NetworkBackbone(made, **layers, z_score=True).eval()
+    images = torch.randn(2, 1, 16, 16, 16) * torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1, 1)
+    with torch.no_grad():
+        expected = backbone.network(torch.stack([(image - image.mean()) / image.std(correction=0) for image in images]))
+        last = backbone.network.get_submodule(backbone.names[1])
+        torch.testing.assert_close(last(backbone(images)[1]), expected)
+        torch.testing.assert_close(backbone(300 * images - 1024)[0], backbone(images)[0], rtol=1e-3, atol=1e-4)
+        assert backbone(torch.zeros(1, 1, 16, 16, 16))[1].isfinite().all()  # a constant image has no deviation

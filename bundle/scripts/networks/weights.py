@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that are loaded completely or refused, under present names, and made for images of several channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+FORMER_NAMES = {
+    "affine_head.": "matching_head.global_matching.",
+    "deformable_head.": "matching_head.local_matching.",
+}
+"""Of the parts of a network, as files of the first releases have them."""
+
+
+def network_weights(content: Any, source: str | Path) -> dict[str, torch.Tensor]:
+    """
+    The weights of a network.
+
+    Args:
+        content: of a ``model.pt``, a plain state dictionary, or of a ``checkpoint.pt``.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
+    return dict(content["network"] if "optimizer" in content else content)
+
+
+def present_names(weights: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
+    """
+    Weights under the names that a network has now; a line is printed where they had others.
+
+    Args:
+        weights: state dictionary.
+        source: where it comes from, for the line.
+    """
+    renamed: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        former = next((former for former in FORMER_NAMES if name.startswith(former)), "")
+        renamed[FORMER_NAMES.get(former, "") + name.removeprefix(former)] = value
+    if renamed.keys() != weights.keys():
+        print(f"{source}: weights of the names {' and '.join(FORMER_NAMES)} are read as matching_head.", flush=True)
+    return renamed
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """
+    Load weights that must cover a module exactly.
+
+    Args:
+        module: to be filled.
+        weights: state dictionary.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
+    """
+    wanted = module.state_dict()
+    weights = present_names(weights, source)
+    problems = {
+        "missing": [name for name in wanted if name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [n for n in wanted if n in weights and weights[n].shape != wanted[n].shape],
+    }
+    if any(problems.values()):
+        shown = "; ".join(f"{len(names)} {kind} ({names[0]})" for kind, names in problems.items() if names)
+        raise InputError(
+            f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
+        )
+    module.load_state_dict(weights)
+
+
+def repeat_stem(weights: Mapping[str, torch.Tensor], stems: Sequence[str], channels: int) -> dict[str, torch.Tensor]:
+    """
+    Weights for images of several channels from those for one: the kernels that see the image are repeated and divided,
+    so that an image repeated in all channels gives the features of the image.
+
+    Args:
+        weights: state dictionary.
+        stems: names of these kernels, ``(C, 1, 3, 3, 3)``, in it.
+        channels: of the images.
+
+    Raises:
+        InputError: when they see several channels already, in another number.
+    """
+    made = dict(weights)
+    for name in stems:
+        own = weights[name].shape[1]
+        if own == channels:
+            continue
+        if own != 1:
+            raise InputError(f"weights for images of {own} channels cannot be used for {channels}; those of 1 can")
+        made[name] = weights[name].repeat(1, channels, *[1] * (weights[name].dim() - 2)) / channels
+    return made
