@@ -79,8 +79,10 @@ class Server:
         return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content))
 
     def train(self, name: str) -> None:
-        """Train one epoch and wait for the end."""
-        request = {"max_epochs": 1, "val_split": 0.34, "multi_gpu": False, "device": "cpu"}
+        """Train one epoch and wait for the end: 3D Slicer sends every option that it was told of, most as they were."""
+        options = self.call("GET", "/info/").json()["trainers"][name]["config"]
+        request = {key: value[0] if isinstance(value, list) else value for key, value in options.items()}
+        request |= {"max_epochs": 1, "val_split": 0.34, "model": name}
         self.call("POST", f"/train/{name}", json=request)
         for _ in range(600):
             time.sleep(0.5)

@@ -87,8 +87,9 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--npro
 def run_bundle(
     bundle: Path, config: str, *, cwd: Path | None = None, processes: int = 1, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """The command typed in a bundle (or elsewhere), without this repository on the path; by one process or two."""
-    names = (config, "multi_gpu_train") if processes > 1 else (config,)
+    """The command typed in a child (or elsewhere), without this repository on the path; by one process or two."""
+    names = ("train", "evaluate") if config == "evaluate" else (config,)
+    names += ("multi_gpu_train",) if processes > 1 else ()
     folder = bundle / "configs" if cwd else Path("configs")
     settings = {"config_file": [str(folder / f"{name}.json") for name in names], **settings}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

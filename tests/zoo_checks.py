@@ -45,10 +45,16 @@ def standing_in(bundle: Path) -> Iterator[None]:
         set_determinism(None)
 
 
+def config_files(name: str) -> list[str]:
+    """A configuration of the bundle stood in, and the one that it lies on."""
+    overlays = "network_def" not in json.loads(Path(f"configs/{name}.json").read_text())
+    return [f"configs/{file}.json" for file in (["train", name] if overlays else [name])]
+
+
 def config(name: str) -> ConfigParser:
     """A configuration of the bundle stood in."""
     parser = ConfigParser()
-    parser.read_config(f"configs/{name}.json")
+    parser.read_config(config_files(name))
     parser["bundle_root"] = "."
     return parser
 
@@ -74,19 +80,17 @@ def check_properties(out: Path, data: Path | None = None) -> None:
         out: folder for what the workflows write.
         data: to build the workflows on; without it they get names of files that do not exist, and read none.
     """
-    kinds = {"train": "train", "evaluate": "infer", "inference": "infer"}
-    for name, kind in kinds.items():
+    for name in ("train", "evaluate", "inference"):
+        kind = "train" if "validate" in config(name).config else "infer"
         settings: dict[str, Any] = {"output_dir": str(out / name), "dataset_dir": str(data or out)}
         settings |= {key: value for key, value in FEW.items() if key in config(name).config}
-        if name == "train":
-            settings["ckpt_dir"] = str(out / name)
         if data is None and name == "inference":
             settings["dataset#data"] = NOWHERE
         elif data is None:
             settings["split"] = {"train": NOWHERE, "validation": NOWHERE, "test": NOWHERE}
         workflow = ConfigWorkflow(
             workflow_type=kind,
-            config_file=f"configs/{name}.json",
+            config_file=config_files(name),
             meta_file="configs/metadata.json",
             logging_file="configs/logging.conf",
             **settings,
@@ -129,7 +133,7 @@ def run(name: str, **settings: Any) -> str:
     options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{name}.json", *options],
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(name)), *options],
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -145,7 +149,7 @@ def check_runs(data: Path, out: Path) -> None:
     weights = Path("models/model.pt").read_bytes()
     parent = "pair_list" in config("inference").config
     few = {key: value for key, value in {**FEW, **(PARENT if parent else {})}.items() if key in config("train").config}
-    run("train", dataset_dir=data, output_dir=out / "trained", ckpt_dir=out / "trained", **few)
+    run("train", dataset_dir=data, output_dir=out / "trained", **few)
     assert torch.load(out / "trained" / "model.pt", weights_only=True).keys() == shipped_network().state_dict().keys()
     images = sorted((data / "imagesTr").glob("*.nii.gz"))
     if parent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
 from child.modules import write_scripts
-from child.weights import write_start
+from child.weights import PRETRAINED, write_start
 from command import Parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,12 +24,15 @@ sys.path.insert(0, str(REPOSITORY / "bundle"))
 from scripts.errors import InputError  # noqa: E402
 
 CHILD = Path(__file__).parent / "child"
+DESCRIPTIONS = CHILD / "descriptions"
 BUNDLE = REPOSITORY / "bundle"
 TASKS = ("segmentation", "classification")
-OVERLAYS = ("paper.json", "multi_gpu_train.json")
+OVERLAYS = ("evaluate.json", "multi_gpu_train.json", "paper.json")
+SCALAR = r'(?:"(?:[^"\\]|\\.)*"|[-\d.eE+]+|true|false|null)'
+SHORT_LIST = re.compile(rf"\[\s*\n\s*({SCALAR}(?:,\s*\n\s*{SCALAR})*)\s*\n\s*\]")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = Parser(prog="make_child", description=__doc__)
     parser.add_argument(
@@ -60,20 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "--start", metavar="MODEL", type=Path, help="pre-trained model.pt whose backbone it starts with"
     )
     parser.add_argument("--force", action="store_true", help="make an existing bundle again; its models/ stay")
-    parser.add_argument(
-        "--all",
-        metavar="DATA",
-        type=Path,
-        nargs="?",
-        const=shared_data(),
-        help="make all committed ones again, from the data sets below DATA",
-    )
+    parser.add_argument("--describe", action="store_true", help="write what was measured to tools/child/descriptions")
+    parser.add_argument("--all", action="store_true", help="make all committed ones again, from their descriptions")
     return parser
-
-
-def shared_data() -> Path:
-    """The folder of the data sets that the committed children are made from."""
-    return Path(os.environ.get("GVSL_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 def configurations(choices: Choices, card: Mapping[str, Any]) -> dict[str, str]:
@@ -104,13 +95,18 @@ def configurations(choices: Choices, card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def as_text(content: Mapping[str, Any]) -> str:
-    """JSON indented by 4, with lists of numbers on one line."""
-    text = json.dumps(content, indent=4)
-    flat = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
-    return flat + "\n"
+    """JSON indented by 4, with short lists and lists of numbers on one line."""
+
+    def short(found: re.Match[str]) -> str:
+        line = "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]"
+        return found[0] if len(line) > 80 and '"' in line else line
+
+    return SHORT_LIST.sub(short, json.dumps(content, indent=4)) + "\n"
 
 
-def make_child(choices: Choices, folder: Path, start: Path | None = None, whole: bool = True) -> None:
+def make_child(
+    choices: Choices, folder: Path, start: Path | None = None, whole: bool = True, card: Mapping[str, Any] | None = None
+) -> None:
     """
     Write a bundle that runs with MONAI alone. The same choices give the same bytes; weights that are there stay.
 
@@ -119,9 +115,9 @@ def make_child(choices: Choices, folder: Path, start: Path | None = None, whole:
         folder: of the bundle.
         start: pre-trained weights to begin ``models/model.pt`` with.
         whole: with a copy of the code, so that the folder works anywhere; else it works in the clone alone.
+        card: what is known of its weights, see :func:`~child.documents.performance`.
     """
-    path = CHILD / "cards" / f"{choices.name}.json"
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    card = card or ({"trained": False} if start else {})
     texts = configurations(choices, card)
     for part in ("configs", "docs"):
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -138,21 +134,59 @@ def make_child(choices: Choices, folder: Path, start: Path | None = None, whole:
         write_start(folder, start)
 
 
-def _make(args: argparse.Namespace) -> None:
-    """Make one bundle and show what was chosen, and why."""
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings, by config id, that were given on the command line."""
     keys = ("pixdim", "patch_size", "spatial_size", "intensity", "window", "features", "subject_key")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if args.table or args.id or args.target:
         given["table"] = {"file": args.table, "id": args.id, "target": args.target}
+    return given
+
+
+def _make(args: argparse.Namespace) -> None:
+    """Make one bundle and show what was chosen, and why."""
+    given = given_settings(args)
     choices = choose(args.dataset, args.name, given)
     folder = args.out / args.name
-    make_child(choices, folder, args.start, args.whole)
+    if args.describe:
+        folder = DESCRIPTIONS / f"{args.name}.json"
+        folder.write_text(as_text(choices.described(given)), encoding="utf-8")
+    else:
+        make_child(choices, folder, args.start)
     for key, value in choices.settings.items():
         shown = [entry["name"] for entry in value] if key == "classes" else value
         print(f"{key:20}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")
     for note in choices.notes:
         print(f"note: {note}; --pixdim{'' if choices.task == 'segmentation' else ' and --spatial_size'} change it")
     print(f"made {folder}")
+
+
+def make_all(out: Path) -> None:
+    """
+    Make the committed bundles again, from their descriptions and cards; those that nobody has trained get the start of
+    their weights, which are not committed.
+
+    Args:
+        out: where their folders go.
+    """
+    for name, made in committed().items():
+        choices = choose(DESCRIPTIONS / f"{name}.json", name, {})
+        if "training" in made:
+            make_child(choices, out / name, whole=False, card=read_card(name))
+        else:
+            (out / name / "models" / "model.pt").unlink(missing_ok=True)  # of other pre-trained weights
+            make_child(choices, out / name, PRETRAINED, whole=False)
+        print(f"made {out / name}")
+
+
+def committed() -> dict[str, dict[str, Any]]:
+    """What the committed bundles are made of, by name: their data, how settings were measured, and the training."""
+    return json.loads((CHILD / "committed.json").read_text(encoding="utf-8"))
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """The model card of a committed bundle that has been trained."""
+    return json.loads((CHILD / "cards" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,33 +199,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
-    parser = _parser()
+    parser = command_line()
     args = parser.parse_args(argv)
-    args.whole = args.all is None
-    jobs = [args]
-    if args.all is not None:
-        committed = json.loads((CHILD / "committed.json").read_text(encoding="utf-8"))
-        where = {name: CHILD if made["dataset"].endswith(".json") else args.all for name, made in committed.items()}
-        lines = [
-            [str(where[name] / made["dataset"]), name, "--out", str(args.out), "--force", *made["arguments"]]
-            for name, made in committed.items()
-        ]
-        jobs = [parser.parse_args(line, argparse.Namespace(whole=False)) for line in lines]
-    elif args.dataset is None or args.name is None:
-        parser.error("DATASET and NAME are needed (or --all)")
-    for job in jobs:
-        if not re.fullmatch(rf"[a-z0-9]+(_[a-z0-9]+)+_({'|'.join(TASKS)})", job.name) or "_v" in job.name:
+    try:
+        if args.all:
+            make_all(args.out)
+            return 0
+        if args.dataset is None or args.name is None:
+            parser.error("DATASET and NAME are needed (or --all)")
+        if not re.fullmatch(rf"[a-z0-9]+(_[a-z0-9]+)+_({'|'.join(TASKS)})", args.name) or "_v" in args.name:
             parser.error(
                 f"NAME is <organ>_<modality>_segmentation or ..._classification in lower case without '_v', not "
-                f"'{job.name}'"
+                f"'{args.name}'"
             )
-        if (job.out / job.name).exists() and not job.force:
-            parser.error(f"{job.out / job.name} exists: pass --force to make it again")
-        try:
-            _make(job)
-        except InputError as error:
-            print(f"make_child: error: {error}", file=sys.stderr)
-            return 1
+        if (args.out / args.name).exists() and not (args.force or args.describe):
+            parser.error(f"{args.out / args.name} exists: pass --force to make it again")
+        _make(args)
+    except InputError as error:
+        print(f"make_child: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from child.weights import write_missing
 from command import Parser
 from zoo.archive import LARGE, check_zip, read_folder, write_zip
 from zoo.code import import_code
@@ -44,6 +45,7 @@ def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int
     Returns:
         name with version, its entry of ``model_info.json``, and the bytes of the zip.
     """
+    write_missing(folder)
     files = read_folder(folder)
     try:
         name = json.loads(files[METADATA])["name"]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the weights that the committed children ship, and the model cards that say what they are.
+"""Fine-tune and measure the children that ship trained weights, and write their model cards.
 
-``python tools/ship_weights.py [NAME ...] --data FOLDER``: where the data set is at hand the child is fine-tuned and
-evaluated by its own configurations (taken up again where it was cut off); else its weights are a start, the pre-trained
-backbone under an untrained last layer. ``python tools/make_child.py --all`` then puts the cards into the documents.
+``python tools/ship_weights.py [NAME ...] --data FOLDER`` fine-tunes each by its own configurations (taken up again
+where it was cut off) and evaluates it; with ``--measure`` the weights that are there are evaluated anew. The documents
+of the children then follow the cards, as by ``python tools/make_child.py --all``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,23 +21,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from child.weights import write_start
+from child.weights import PRETRAINED
 from command import Parser
-from make_child import BUNDLE, CHILD, REPOSITORY, InputError, as_text, shared_data
+from make_child import CHILD, REPOSITORY, InputError, as_text, committed, make_all, read_card
 
 SOFTWARE = ("torch", "monai", "numpy")
-PRETRAINED = BUNDLE / "models" / "model.pt"
 
 
-def bundle_command(folder: Path, config: str, **settings: Any) -> list[str]:
-    """The command line that runs a configuration of a bundle, by paths relative to the repository where they can be."""
-    options = {"bundle_root": folder, "config_file": folder / "configs" / f"{config}.json", **settings}
-    return [
-        "-m",
-        "monai.bundle",
-        "run",
-        *(part for name, value in options.items() for part in (f"--{name}", str(value))),
-    ]
+def bundle_command(folder: Path, *configs: str, **settings: Any) -> list[str]:
+    """The command line that runs configurations of a bundle, one on top of the other."""
+    files = [str(folder / "configs" / f"{config}.json") for config in configs]
+    options = {"bundle_root": folder, "config_file": files[0] if len(files) == 1 else str(files), **settings}
+    command = ["-m", "monai.bundle", "run"]
+    return command + [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
 
 def run(command: Sequence[str], log: Path) -> str:
@@ -62,57 +60,62 @@ def run(command: Sequence[str], log: Path) -> str:
 
 def shown(command: Sequence[str], data: Path) -> str:
     """A command as a reader would type it: paths from the repository's root, DATA for the folder of the data sets."""
-    text = " ".join(f"'{part}'" if " " in part else part for part in ("python", *command))
-    return text.replace(f"{REPOSITORY}/", "").replace(str(data), "DATA")
+    text = shlex.join(["python", *command]).replace(f"{REPOSITORY}/", "")
+    return text.replace(str(data), "DATA").replace("'\"'\"'", '"')
 
 
-def fine_tune(name: str, made: Mapping[str, Any], data: Path, out: Path) -> dict[str, Any]:
+def train(name: str, made: Mapping[str, Any], data: Path, runs: Path) -> str:
     """
-    Train and evaluate a child; its best model goes to ``models/model.pt``.
+    Fine-tune a child by its own configurations; its best model goes to ``models/model.pt``.
 
     Args:
         name: of the child.
         made: its entry of ``committed.json``.
         data: folder of the data sets.
-        out: folder of the runs.
+        runs: folder of the run.
 
     Returns:
-        the model card.
+        the command.
     """
-    folder, runs = REPOSITORY / "downstream" / name, out / name
-    dataset = data / made["dataset"]
-    settings = {"dataset_dir": dataset, "output_dir": runs, "pretrained": PRETRAINED, **made["training"]}
-    train = bundle_command(folder, "train", **settings)
-    run([*train, "--ckpt_dir", str(runs), "--resume", "True"], runs / "train.log")
-    known = json.loads((folder / "configs" / "evaluate.json").read_text(encoding="utf-8"))
-    same = {key: value for key, value in made["training"].items() if key in known}  # the split
-    settings = {"dataset_dir": dataset, "output_dir": runs / "test", "model": runs / "model.pt", **same}
-    evaluate = bundle_command(folder, "evaluate", **settings)
-    log = run(evaluate, runs / "evaluate.log")
+    folder = REPOSITORY / "downstream" / name
+    where: dict[str, Any] = {"dataset_dir": data / made["data"], "output_dir": runs}
+    command = bundle_command(folder, "train", **where, pretrained=PRETRAINED, **made["training"])
+    run([*command, "--resume", "True"], runs / "train.log")
     shutil.copyfile(runs / "model.pt", folder / "models" / "model.pt")
-    results = json.loads((runs / "test" / "summary.json").read_text(encoding="utf-8"))
+    return shown(command, data).replace(str(runs), f"runs/{name}")
+
+
+def measure(name: str, made: Mapping[str, Any], data: Path, runs: Path) -> dict[str, Any]:
+    """
+    Evaluate the weights of a child on the test cases.
+
+    Args:
+        name: of the child.
+        made: its entry of ``committed.json``.
+        data: folder of the data sets.
+        runs: folder of the run.
+
+    Returns:
+        the model card, without the command that made the weights.
+    """
+    folder = REPOSITORY / "downstream" / name
+    split = {key: value for key, value in made["training"].items() if key.endswith("_fraction")}
+    where: dict[str, Any] = {"dataset_dir": data / made["data"], "output_dir": runs / "test"}
+    command = bundle_command(folder, "train", "evaluate", **where, **split)
+    log = run(command, runs / "evaluate.log")
     counts = next(line for line in log.splitlines() if line.endswith("test cases"))
     steps = " ".join(f"{key} {value}" for key, value in made["training"].items())
     return {
         "trained": True,
         "summary": f"Fine-tuned from the pre-trained backbone on a CPU ({steps}; {counts}, split by subject, seed 0): "
-        "a short run. Measured on the test cases, whose subjects were not trained on:",
-        "command": shown(train, data) + "\n" + shown(evaluate, data).replace(str(out / name), f"runs/{name}"),
-        "results": results,
+        "a short run. Measured on the test cases, whose subjects were not trained on"
+        + (", in the grid of the scan:" if name.endswith("segmentation") else ":"),
+        "evaluation": shown(command, data).replace(str(runs), f"runs/{name}"),
+        "results": json.loads((runs / "test" / "summary.json").read_text(encoding="utf-8")),
         **({"limits": made["limits"]} if "limits" in made else {}),
-    }
-
-
-def card(name: str, content: Mapping[str, Any]) -> None:
-    """Write the model card of a child, with the checksum of its weights and the versions they were made with."""
-    weights = (REPOSITORY / "downstream" / name / "models" / "model.pt").read_bytes()
-    whole = {
-        **content,
-        "sha256": hashlib.sha256(weights).hexdigest(),
-        "pretrained_sha256": hashlib.sha256(PRETRAINED.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest(),
         "software": {package: version(package) for package in SOFTWARE},
     }
-    (CHILD / "cards" / f"{name}.json").write_text(as_text(whole), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,23 +129,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code.
     """
     parser = Parser(prog="ship_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="children (default: all committed ones)")
-    parser.add_argument("--data", type=Path, default=shared_data(), help="folder of the data sets")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="children (default: all that are trained)")
+    default = Path(os.environ.get("GVSL_DATA", REPOSITORY.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=default, help="folder of the data sets")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "children", help="folder of the runs")
+    parser.add_argument("--measure", action="store_true", help="evaluate the weights that are there")
     args = parser.parse_args(argv)
-    committed = json.loads((CHILD / "committed.json").read_text(encoding="utf-8"))
-    unknown = [name for name in args.names if name not in committed]
+    trained = {name: made for name, made in committed().items() if "training" in made}
+    unknown = [name for name in args.names if name not in trained]
     if unknown:
-        parser.error(f"no committed child is called {unknown[0]}: {', '.join(committed)}")
+        parser.error(f"no trained child is called {unknown[0]}: {', '.join(trained)}")
     try:
-        for name in args.names or committed:
-            if "training" in committed[name]:
-                content = fine_tune(name, committed[name], args.data, args.out)
-            else:
-                write_start(REPOSITORY / "downstream" / name, PRETRAINED)
-                content = {"trained": False}
-            card(name, content)
-            print(f"{name}: models/model.pt and its card are written")
+        for name in args.names or trained:
+            runs = args.out / name
+            before = read_card(name)
+            made = {key: before[key] for key in ("command", "pretrained_sha256") if key in before}
+            if not args.measure:
+                pretrained = hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
+                made = {"command": train(name, trained[name], args.data, runs), "pretrained_sha256": pretrained}
+            card = measure(name, trained[name], args.data, runs) | made
+            (CHILD / "cards" / f"{name}.json").write_text(as_text(card), encoding="utf-8")
+            print(f"{name}: its card is written")
+        make_all(REPOSITORY / "downstream")
     except InputError as error:
         print(f"ship_weights: error: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import make_child
@@ -14,13 +15,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from child.choices import VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
-from child.modules import SCRIPTS
+from child.choices import DERIVED, VALIDATION_OVERLAP, VALIDATION_SHARE, choose, epoch_length_for
 from jsonschema import validate
 from monai.bundle import ConfigParser
 from scripts.files import load_file
+from scripts.finetuning import backbone_weights
 from scripts.networks import UNetBackbone
-from support import run_bundle, tracked_runs
+from support import run_bundle, tracked_runs, write_nifti
 from zoo.files import SCHEMA
 
 NAME = "blob_mr_segmentation"
@@ -133,25 +134,29 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert json.loads(config.read_text())["mode"] == "linear"
     assert "tensors" in done.stdout
     assert "6 train, 1 validation, 1 test cases" in done.stdout
-    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     for name, value in backbone.state_dict().items():  # frozen
         assert torch.equal(weights[f"backbone.{name}"], value)
 
-    done = run_bundle(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores")
+    trained = {"model": tmp_path / "run" / "model.pt"}
+    done = run_bundle(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores", **trained)
     assert done.returncode == 0, done.stdout + done.stderr
-    with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["structure"] for row in rows] == ["blob"]
+    with (tmp_path / "scores" / "dice_raw.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
     assert (tmp_path / "scores" / "worst.png").is_file()
 
-    image = dataset / "imagesTr" / "subject_0.nii.gz"
-    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "predicted")
+    image = dataset / "imagesTr" / Path(row["filename"]).name
+    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "predicted", **trained)
     assert done.returncode == 0, done.stdout + done.stderr
     (written,) = (tmp_path / "predicted").glob("*.nii.gz")
     predicted, scan = nib.load(written), nib.load(image)
     assert predicted.shape == scan.shape
     assert np.allclose(predicted.affine, scan.affine)
     assert set(np.unique(predicted.dataobj)) <= {0, 7}
+    # what is scored is this label map, in the grid of the scan, against the label as it is
+    both = [np.asarray(nib.load(path).dataobj) == 7 for path in (written, dataset / "labelsTr" / image.name)]
+    dice = 2 * (both[0] & both[1]).sum() / (both[0].sum() + both[1].sum())
+    assert float(row["blob"]) == pytest.approx(dice, abs=1e-4)
 
 
 def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
@@ -160,9 +165,7 @@ def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
     weights, measured = [], []
     for processes in (1, 2):
         output = tmp_path / str(processes)
-        done = run_bundle(
-            bundle, "train", processes=processes, batch_size=2 // processes, output_dir=output, ckpt_dir=output, **few
-        )
+        done = run_bundle(bundle, "train", processes=processes, batch_size=2 // processes, output_dir=output, **few)
         assert done.returncode == 0, done.stdout + done.stderr
         weights.append(load_file(output / "checkpoint.pt")["network"])
         measured.append([float(value) for value in re.findall(r"val_dice: ([0-9.]+)", done.stdout + done.stderr)])
@@ -220,46 +223,117 @@ def test_a_bundle_is_not_overwritten_unasked(bundle, dataset):
         make_child.main([str(dataset), NAME, "--out", str(bundle.parent)])
 
 
+def test_copied_out_of_the_clone_it_says_what_to_take(tmp_path):
+    name = "hippocampus_mr_segmentation"
+    folder = shutil.copytree(DOWNSTREAM / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+    done = run_bundle(folder, "inference", image="any.nii.gz")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1] == f"error: {folder} lacks its code: take dist/{name}.zip"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_in_the_clone_it_works_from_anywhere(elsewhere, tmp_path):
+    folder = DOWNSTREAM / "hippocampus_mr_segmentation"
+    write_nifti(tmp_path / "scan.nii.gz", np.random.default_rng(0).normal(100, 10, (24, 30, 26)).astype(np.float32))
+    where = {"cwd": tmp_path, "bundle_root": folder} if elsewhere else {}
+    done = run_bundle(folder, "inference", image=tmp_path / "scan.nii.gz", output_dir=tmp_path / "out", **where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert nib.load(tmp_path / "out" / "scan_seg.nii.gz").shape == (24, 30, 26)
+
+
+def test_a_training_keeps_the_weights_that_are_there(bundle, dataset, tmp_path):
+    """Those of the bundle, and those of an earlier training in the same folder."""
+    shipped = bundle / "models" / "model.pt"
+    torch.save({"kept": torch.zeros(1)}, shipped)
+    few = {"epochs": 1, "epoch_length": 1, "mode": "scratch", "dataset_dir": dataset, "output_dir": tmp_path / "run"}
+    done = run_bundle(bundle, "train", **few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert load_file(shipped).keys() == {"kept"}
+    first = (tmp_path / "run" / "model.pt").read_bytes()
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    done = run_bundle(bundle, "train", **few)
+    assert done.returncode != 0
+    assert "already holds a run: pass --resume True" in done.stderr.strip().splitlines()[-1]
+    assert (tmp_path / "run" / "model.pt").read_bytes() == first
+    shipped.unlink()
+
+
 @pytest.mark.parametrize("folder", sorted(DOWNSTREAM.glob("*/")), ids=lambda folder: folder.name)
 def test_committed_children_borrow_the_shared_code(folder):
     assert [path.name for path in (folder / "scripts").rglob("*.py")] == ["__init__.py"]
 
 
-COMMITTED = json.loads((make_child.CHILD / "committed.json").read_text())
+COMMITTED = make_child.committed()
+TRAINED = sorted(name for name, made in COMMITTED.items() if "training" in made)
 
 
-@pytest.mark.parametrize("name", sorted(COMMITTED))
-def test_committed_children_are_what_the_tool_makes(name, tmp_path, request):
-    described = COMMITTED[name]["dataset"].endswith(".json")  # needs no data
-    folder = make_child.CHILD if described else request.getfixturevalue("shared_data")
-    arguments = [*COMMITTED[name]["arguments"], "--out", str(tmp_path)]
-    assert make_child.main([str(folder / COMMITTED[name]["dataset"]), name, *arguments]) == 0
-    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    code = {path: content for path, content in made.items() if path.parts[1] == "scripts"}
-    shared = {path.relative_to(SCRIPTS): path for path in SCRIPTS.rglob("*") if "__pycache__" not in path.parts}
-    assert {Path(*path.parts[2:]): content for path, content in code.items()} == {
-        name: path.read_bytes() for name, path in shared.items() if path.is_file()
-    }
-    made = {path: content for path, content in made.items() if path not in code}
-    folders = [DOWNSTREAM / name / part for part in ("configs", "docs")]
-    committed = [path for part in folders for path in part.rglob("*") if "__pycache__" not in path.parts]
-    committed = [*(path for path in committed if path.is_file()), DOWNSTREAM / name / "LICENSE"]
-    assert set(made) == {path.relative_to(DOWNSTREAM) for path in committed}
-    for path, content in made.items():
-        assert content == (DOWNSTREAM / path).read_bytes(), path
-
-
-def test_all_committed_children_are_there():
+def test_committed_children_are_what_the_tool_makes_without_any_data(tmp_path):
+    assert make_child.main(["--all", "--out", str(tmp_path)]) == 0
     assert {folder.name for folder in DOWNSTREAM.glob("*/")} == set(COMMITTED)
+    for name in COMMITTED:
+        made = {
+            path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()
+        }
+        weights = made.pop(Path(name, "models", "model.pt"), None)
+        assert (weights is None) == (name in TRAINED)
+        folders = [DOWNSTREAM / name / part for part in ("configs", "docs", "scripts")]
+        committed = [path for part in folders for path in part.rglob("*") if "__pycache__" not in path.parts]
+        committed = [*(path for path in committed if path.is_file()), DOWNSTREAM / name / "LICENSE"]
+        assert set(made) == {path.relative_to(DOWNSTREAM) for path in committed}
+        for path, content in made.items():
+            assert content == (DOWNSTREAM / path).read_bytes(), path
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_description_holds_what_is_measured_on_the_data(name, shared_data):
+    line = [str(shared_data / COMMITTED[name]["data"]), name, *COMMITTED[name]["arguments"]]
+    arguments = make_child.command_line().parse_args(line)
+    given = make_child.given_settings(arguments)
+    measured = choose(arguments.dataset, name, given)
+    described = json.loads((make_child.DESCRIPTIONS / f"{name}.json").read_text(encoding="utf-8"))
+    assert measured.described(given) == described
+    assert choose(make_child.DESCRIPTIONS / f"{name}.json", name, {}).settings == measured.settings
 
 
 @pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_a_child_differs_from_its_template_by_its_settings_alone(name):
+    """What a reader has to know of one child stands in its description."""
+    described = json.loads((make_child.DESCRIPTIONS / f"{name}.json").read_text(encoding="utf-8"))
+    choices = choose(make_child.DESCRIPTIONS / f"{name}.json", name, {})
+    for file in ("train", "inference", "evaluate", "multi_gpu_train"):
+        own, template = (
+            json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+            for folder in (DOWNSTREAM / name / "configs", make_child.CHILD / choices.task)
+        )
+        different = {key for key in own if own[key] != template[key]}
+        assert list(own) == list(template)
+        assert different <= {*described["settings"], *DERIVED}
+        assert not different or file in ("train", "inference")
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_model_card_is_that_of_the_weights(name):
-    card = json.loads((make_child.CHILD / "cards" / f"{name}.json").read_text(encoding="utf-8"))
+    card = make_child.read_card(name)
     assert card["sha256"] == hashlib.sha256((DOWNSTREAM / name / "models" / "model.pt").read_bytes()).hexdigest()
     assert card["sha256"] in (DOWNSTREAM / name / "docs" / "README.md").read_text(encoding="utf-8")
-    assert card["trained"] == ("training" in COMMITTED[name])
+    assert card["trained"]
+
+
+@pytest.mark.parametrize("name", sorted(COMMITTED))
+def test_a_child_names_the_terms_of_its_beginning(name):
     assert "gvsl_ct_mr_pretraining" in (DOWNSTREAM / name / "docs" / "data_license.txt").read_text(encoding="utf-8")
+
+
+def test_weights_that_nobody_trained_are_the_same_each_time(tmp_path):
+    name = "coronary_ct_segmentation"
+    choices = choose(make_child.DESCRIPTIONS / f"{name}.json", name, {})
+    for out in ("first", "second"):
+        make_child.make_child(choices, tmp_path / out, make_child.PRETRAINED, whole=False)
+    first, second = (load_file(tmp_path / out / "models" / "model.pt") for out in ("first", "second"))
+    pretrained = backbone_weights(load_file(make_child.PRETRAINED), "model.pt")
+    assert all(torch.equal(first[key], value) for key, value in second.items())
+    assert all(torch.equal(first[f"backbone.{key}"], value) for key, value in pretrained.items())
 
 
 def test_the_start_is_the_pretrained_backbone_under_a_new_layer(dataset, tmp_path):

@@ -74,7 +74,8 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert re.search(r"val_auc best value: 1\.0", done.stdout + done.stderr)
 
     # from elsewhere, as a scheduler would
-    where = {"bundle_root": bundle, "output_dir": tmp_path / "scores", "dataset_dir": dataset}
+    trained = {"model": tmp_path / "run" / "model.pt"}
+    where = {"bundle_root": bundle, "output_dir": tmp_path / "scores", "dataset_dir": dataset, **trained}
     done = run_bundle(bundle, "evaluate", cwd=tmp_path, **where)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rows_of(tmp_path / "scores" / "scores.csv")) == 4
@@ -84,7 +85,9 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert summary["subjects"]["auc"] == 1
     assert sum(sum(row.values()) for row in summary["scans"]["confusion"].values()) == 4
 
-    done = run_bundle(bundle, "inference", dataset_dir=dataset / "imagesTr", output_dir=tmp_path / "predicted")
+    done = run_bundle(
+        bundle, "inference", dataset_dir=dataset / "imagesTr", output_dir=tmp_path / "predicted", **trained
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = rows_of(tmp_path / "predicted" / "predictions.csv")
     assert len(rows) == 20
@@ -93,7 +96,7 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert rows[0].keys() == {"image", "predicted", "probability of no", "probability of yes"}
 
     image = dataset / "imagesTr" / "p3_a.nii.gz"
-    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "one")
+    done = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "one", **trained)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = rows_of(tmp_path / "one" / "predictions.csv")
     assert row == next(other for other in rows if other["image"].endswith("p3_a.nii.gz")) | {"image": str(image)}
@@ -104,7 +107,7 @@ def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
     for processes in (1, 2):
         output = tmp_path / str(processes)
         course = {"mode": "scratch", "epochs": 2, "epoch_length": 4, "batch_size": 4 // processes}
-        course |= {"dataset_dir": dataset, "output_dir": output, "ckpt_dir": output}
+        course |= {"dataset_dir": dataset, "output_dir": output}
         done = run_bundle(bundle, "train", processes=processes, **course)
         assert done.returncode == 0, done.stdout + done.stderr
         weights.append(load_file(output / "checkpoint.pt")["network"])
@@ -120,8 +123,9 @@ def workflow(bundle, dataset, tmp_path, restored_process):
     """A configuration of the bundle in this process."""
 
     def make(config, kind, **settings):
+        files = ("train", "evaluate") if config == "evaluate" else (config,)
         return ConfigWorkflow(
-            config_file=str(bundle / f"configs/{config}.json"),
+            config_file=[str(bundle / f"configs/{file}.json") for file in files],
             meta_file=str(bundle / "configs/metadata.json"),
             logging_file=False,
             workflow_type=kind,
@@ -145,7 +149,7 @@ def workflow(bundle, dataset, tmp_path, restored_process):
     ],
 )
 def test_mistakes_are_told_before_anything_runs(workflow, capsys, config, settings, message):
-    made = workflow(config, "train" if config == "train" else "infer", load_pretrain=False, **settings)
+    made = workflow(config, "infer" if config == "inference" else "train", load_pretrain=False, **settings)
 
     def whole():
         made.initialize()
@@ -164,7 +168,7 @@ def test_a_mistake_on_the_command_line_gets_its_lines_alone(bundle, dataset, tmp
     assert "no column 'sick'" in done.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize(("config", "kind"), [("train", "train"), ("evaluate", "infer"), ("inference", "infer")])
+@pytest.mark.parametrize(("config", "kind"), [("train", "train"), ("evaluate", "train"), ("inference", "infer")])
 def test_what_a_bundle_checker_asks(bundle, workflow, config, kind):
     made = workflow(config, kind, load_pretrain=False)
     made.initialize()

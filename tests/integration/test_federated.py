@@ -100,8 +100,7 @@ def test_two_clients_train_exchange_and_evaluate(kind: Kind, tmp_path: Path) -> 
             "output_dir": str(tmp_path / f"out_{number}"),
             **kind.settings,
         }
-        train = {**common, "ckpt_dir": str(tmp_path / f"out_{number}")}
-        train |= {key: value for key, value in TINY.items() if key in known}
+        train = {**common, **{key: value for key, value in TINY.items() if key in known}}
         evaluate = {**common, "load_pretrain": False}
         client = MonaiAlgo(str(kind.bundle), send_weight_diff=number == 1, train_kwargs=train, eval_kwargs=evaluate)
         client.initialize({ExtraItems.CLIENT_NAME: f"hospital {number}"})

@@ -35,7 +35,7 @@ def child(tmp_path):
     class Child:
         def __init__(self, name):
             self.folder = tmp_path / name
-            ignored = shutil.ignore_patterns("model.pt", "__pycache__", "runs")
+            ignored = shutil.ignore_patterns("models", "__pycache__", "runs")
             shutil.copytree(REPOSITORY / "downstream" / name, self.folder, ignore=ignored)
             write_scripts(self.folder, whole=True)
 
@@ -59,11 +59,12 @@ def segmented(child, data, tmp_path, image, **tiny):
     """Train and evaluate on a data set, segment a scan: structures measured, codes written, and the label map."""
     tiny = {"features": TINY["features"], **tiny}
     child.succeed("train", dataset_dir=data, output_dir=tmp_path / "run", **{**TINY, **tiny})
+    tiny["model"] = tmp_path / "run" / "model.pt"
     child.succeed("evaluate", dataset_dir=data, output_dir=tmp_path / "scores", **tiny)
     child.succeed("inference", image=image, output_dir=tmp_path / "predicted", **tiny)
     (path,) = (tmp_path / "predicted").glob("*.nii.gz")
     written = nib.load(path)
-    structures = {row["structure"] for row in rows(tmp_path / "scores" / "scores.csv")}
+    structures = rows(tmp_path / "scores" / "dice_raw.csv")[0].keys() - {"filename", "mean"}
     return structures, set(np.unique(np.asarray(written.dataobj)).tolist()), written
 
 
@@ -113,6 +114,7 @@ def test_covid(child, tmp_path):
     assert "12 prepared scans" in covid.succeed("prepare", source_dir=source, dataset_dir=data, workers=1)
     tiny = {"features": TINY["features"], "pixdim": [16, 16, 16], "spatial_size": [16, 16, 16]}
     covid.succeed("train", dataset_dir=data, output_dir=tmp_path / "run", **{**TINY, **tiny})
+    tiny["model"] = tmp_path / "run" / "model.pt"
     covid.succeed("evaluate", dataset_dir=data, output_dir=tmp_path / "scores", **tiny)
     assert (tmp_path / "scores").is_dir()
     covid.succeed("inference", dataset_dir=data, output_dir=tmp_path / "predicted", **tiny)

@@ -26,14 +26,15 @@ import onnxruntime
 import pytest
 import torch
 import zoo_checks
+from make_child import committed
 from monai.bundle import ConfigParser, verify_metadata
-from scripts.files import save_atomically
 from support import write_nifti
 from zoo.files import REPOSITORY, SCHEMA
 
 FOLDERS = [REPOSITORY / "bundle", *sorted((REPOSITORY / "downstream").glob("*/"))]
 NAMES = [json.loads((folder / "configs" / "metadata.json").read_text())["name"] for folder in FOLDERS]
 PARENT, *CHILDREN = NAMES
+TRAINED = {PARENT, *(name for name, made in committed().items() if "training" in made)}
 THOROUGHLY = [PARENT, "hippocampus_mr_segmentation"]
 THOROUGHLY += [name for name in CHILDREN if name.endswith("_mr_classification")][:1]
 
@@ -47,16 +48,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``make zoo`` writes; a bundle that has no weights yet gets random ones."""
+    """What ``make zoo`` writes from a fresh clone, in which weights that nobody trained are not there."""
     folders = []
     for folder, name in zip(FOLDERS, NAMES, strict=True):
         copy = tmp_path_factory.mktemp("source") / name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-        if not (copy / "models" / "model.pt").exists():
-            with zoo_checks.standing_in(folder):
-                network = zoo_checks.config("inference").get_parsed_content("network_def")
-            (copy / "models").mkdir(exist_ok=True)
-            save_atomically(network.state_dict(), copy / "models" / "model.pt")
+        if name not in TRAINED:
+            shutil.rmtree(copy / "models", ignore_errors=True)
         folders.append(str(copy))
     out = tmp_path_factory.mktemp("dist")
     assert make_zoo.main([*folders, "--out", str(out)]) == 0

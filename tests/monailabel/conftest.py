@@ -62,7 +62,9 @@ def children(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         made[name] = out / name
         few = {"epochs": 8, "epoch_length": 20, "warmup_steps": 0, "mode": "scratch"}
         few |= {"learning_rate": 0.01, "head_learning_rate": 0.01}
-        bundle_run(made[name], "train", dataset_dir=data, output_dir=tmp_path_factory.mktemp("run"), **few)
+        runs = tmp_path_factory.mktemp("run")
+        bundle_run(made[name], "train", dataset_dir=data, output_dir=runs, **few)
+        shutil.copyfile(runs / "model.pt", made[name] / "models" / "model.pt")
     return made
 
 

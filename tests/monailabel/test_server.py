@@ -88,6 +88,9 @@ def test_labels_are_saved_and_trained_on(name: str, server: Server, studies: Pat
             after = (server.models / child / "models" / "model.pt").read_bytes()
             assert (after != before) == (child == name), server.log.read_text()[-5000:]
         weights[name] = (server.models / name / "models" / "model.pt").read_bytes()
+    log = server.log.read_text()
+    assert "Training Finished" in log
+    assert f"Restored all variables from {server.models / name / 'models' / 'model.pt'}" in log
     state = torch.load(server.models / name / "models" / "model.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state.values())
     found = volume(server.infer(name, "patient_5"))

@@ -27,6 +27,10 @@ PASS_STEPS, SHORTEST_PASS, BATCH, TRAINED_SHARE = 600, 10, 4, 0.7
 """The same of a classification; how many scans its template takes in a step, and what share it trains on."""
 VALIDATION_SHARE, VALIDATION_OVERLAP = 0.15, 0.25
 """What the template of train.json validates on, and how its windows overlap."""
+LISTS = ("training", "test", "numTraining", "numTest", "tensorImageSize", "release")
+"""Entries of a dataset.json that say nothing of what a bundle is made of."""
+DERIVED = ("classes", "ignored_codes", "layout", "table", "features", "intensity", "window", "rotation")
+"""Settings that follow from the description or from other settings."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class Choices:
     def size(self) -> list[int]:
         """Voxels that the network sees at once."""
         return self.settings["patch_size" if self.task == "segmentation" else "spatial_size"]
+
+    def described(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        The description that gives the same choices without the data: dataset.json with what was measured on the scans.
+
+        Args:
+            given: settings the user insisted on.
+        """
+        description = {key: value for key, value in self.description.items() if key not in LISTS}
+        if "table" in self.settings:
+            description |= {key: self.settings[key] for key in ("table", "classes")}
+        settings = {key: value for key, value in self.settings.items() if key not in DERIVED or key in given}
+        return {**description, "settings": {key: value for key, value in settings.items() if key != "table"}}
 
 
 def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) -> int:

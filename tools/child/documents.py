@@ -106,26 +106,26 @@ def performance(choices: Choices, card: Mapping[str, Any]) -> str:
 
     Args:
         choices: name and settings.
-        card: ``trained``, ``sha256``, ``command``, ``results`` (measures by structure or class) and so on, as
-            ``tools/ship_weights.py`` writes it; empty without weights.
+        card: ``trained``; for weights that are, ``sha256``, ``command``, ``results`` (measures by structure or class)
+            and so on, as ``tools/ship_weights.py`` writes it; empty without weights.
     """
     if not card:
         return "No weights are part of this bundle: a training writes `models/model.pt`, `evaluate.json` measures it."
-    software = ", ".join(f"{name} {version}" for name, version in card["software"].items())
-    made = f"SHA-256 of `models/model.pt`: `{card['sha256']}` (tensors only; {software})."
     if not card["trained"]:
         return (
             "**Not trained for this task**, whose data were not at hand: `models/model.pt` is a start for fine-tuning, "
             "the backbone of the parent bundle (`gvsl_ct_mr_pretraining`, whose model card says what it saw) under an "
-            f"untrained last layer. Whether it helps here was not measured.\n\n{made}"
+            "untrained last layer. Whether it helps here was not measured."
         )
+    software = ", ".join(f"{name} {version}" for name, version in card["software"].items())
+    made = f"SHA-256 of `models/model.pt`: `{card['sha256']}` (tensors only; {software})."
     columns = list(_numbers(next(iter(card["results"].values()))))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for row, values in card["results"].items():
         shown = ["-" if values[name] is None else str(values[name]) for name in columns]
         lines.append(f"| {row} | {' | '.join(shown)} |")
     table = "\n".join(lines)
-    return f"{card['summary']}\n\n{table}\n\nMade by\n```\n{card['command']}\n```\n{made}"
+    return f"{card['summary']}\n\n{table}\n\nMade by\n```\n{card['command']}\n{card['evaluation']}\n```\n{made}"
 
 
 def readme(choices: Choices, card: Mapping[str, Any]) -> str:
@@ -133,10 +133,11 @@ def readme(choices: Choices, card: Mapping[str, Any]) -> str:
     settings, codes = choices.settings, "codes" if choices.task == "segmentation" else "values"
     first = 1 if choices.task == "segmentation" else 0
     run = "python -m monai.bundle run --bundle_root . --config_file configs"
+    both = run.replace("configs", "\"['configs/train.json','configs/evaluate.json']\"")
     commands = [
-        f"{run}/train.json --dataset_dir DATA --pretrained MODEL",
-        f"{run}/evaluate.json --dataset_dir DATA --output_dir OUT",
-        f"{run}/inference.json --image SCAN --output_dir OUT",
+        f"{run}/train.json --dataset_dir DATA --pretrained MODEL --output_dir RUN",
+        f"""{both} --dataset_dir DATA --model RUN/model.pt --output_dir OUT""",
+        f"{run}/inference.json --image SCAN --model RUN/model.pt --output_dir OUT",
     ]
     if "preparation" in choices.description:
         commands.insert(0, f"{run}/prepare.json --source_dir DOWNLOAD --dataset_dir DATA")

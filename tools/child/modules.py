@@ -11,6 +11,12 @@ BORROWED = Path(__file__).with_name("borrowed_scripts.txt")
 """``scripts/__init__.py`` of a child in the clone."""
 
 
+def borrows(folder: Path) -> bool:
+    """Whether a bundle is a child in the clone, whose code is the parent's."""
+    path = folder / "scripts" / "__init__.py"
+    return path.is_file() and path.read_bytes() == BORROWED.read_bytes()
+
+
 def write_scripts(folder: Path, whole: bool) -> None:
     """
     Put the code into a child bundle.

@@ -12,6 +12,17 @@ from scripts.files import load_file, save_atomically
 from scripts.finetuning import backbone_weights
 from scripts.training import load_weights
 
+from .modules import borrows
+
+PRETRAINED = Path(__file__).resolve().parents[2] / "bundle" / "models" / "model.pt"
+"""The parent's weights."""
+
+
+def write_missing(folder: Path) -> None:
+    """Make the weights of a child in the clone that nobody has trained: they are derived, and not committed."""
+    if borrows(folder) and not (folder / "models" / "model.pt").exists():
+        write_start(folder, PRETRAINED)
+
 
 def write_start(folder: Path, model: Path, seed: int = 0) -> None:
     """
@@ -34,4 +45,5 @@ def write_start(folder: Path, model: Path, seed: int = 0) -> None:
         load_weights(network.backbone, backbone_weights(load_file(model), model), model)
     except InputError as error:
         raise InputError(f"{error} (--features must be those of {model})") from error
+    (folder / "models").mkdir(exist_ok=True)
     save_atomically(network.state_dict(), folder / "models" / "model.pt")

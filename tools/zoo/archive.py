@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from child.modules import BORROWED, SCRIPTS
+from child.modules import SCRIPTS, borrows
 from scripts.errors import InputError
 
 from .files import check_files
@@ -42,7 +42,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     if not (folder / "configs").is_dir():
         raise InputError(f"{folder} is no bundle: it has no folder configs")
     files = _read(folder)
-    if files.get("scripts/__init__.py") == BORROWED.read_bytes():
+    if borrows(folder):
         files |= {name: content for name, content in _read(SCRIPTS.parent).items() if name.startswith("scripts/")}
     return files
 

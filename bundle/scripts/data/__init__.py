@@ -14,12 +14,13 @@ from .plan_grid import GridPlan, size_for
 from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
-from .splits import chosen_part, split_cases
+from .splits import CaseSplit, chosen_part, split_cases
 from .trained_scans import fingerprint, fingerprints, seen_scans, trained_on, unseen_scans
 from .writing import ScanWriter, geometry_of, write_displacement, write_nifti
 
 __all__ = [
     "CaseDraws",
+    "CaseSplit",
     "DiskCache",
     "DrawSampler",
     "Fingerprint",

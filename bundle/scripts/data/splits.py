@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,34 @@ def split_cases(
         )
     print(", ".join(f"{len(part)} {name}" for name, part in parts.items()) + " cases", flush=True)
     return parts
+
+
+class CaseSplit(Mapping[str, list[dict[str, Any]]]):
+    """
+    The parts of :func:`split_cases`, made when one of them is first asked for: a program that brings its own lists of
+    scans (MONAI Label) evaluates whole configurations, and has no folder to read.
+
+    Args:
+        cases: gives the cases.
+        settings: the further arguments of :func:`split_cases`.
+    """
+
+    def __init__(self, cases: Callable[[], Sequence[dict[str, Any]]], **settings: Any) -> None:
+        self.cases, self.settings = cases, settings
+
+    @cached_property
+    def parts(self) -> dict[str, list[dict[str, Any]]]:
+        """Cases by name of the part."""
+        return split_cases(self.cases(), **self.settings)
+
+    def __getitem__(self, part: str) -> list[dict[str, Any]]:
+        return self.parts[part]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 def chosen_part(split: Mapping[str, list[dict[str, Any]]], part: str) -> list[dict[str, Any]]:

@@ -2,18 +2,8 @@
 """Networks, cases and scores of the child bundles."""
 
 from .classification_cases import as_value, classified_cases, numbers_of_values, read_table, sampling_weights
-from .classification_scores import (
-    ClassificationScores,
-    MeanAUC,
-    Predictions,
-    by_subject,
-    class_aucs,
-    confusion_figure,
-    mean_auc,
-    planes_figure,
-    scores,
-    write_rows,
-)
+from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, scores
+from .classification_scores import ClassificationScores, Predictions, write_rows
 from .linear_layer import fit_linear_layer
 from .networks import (
     ClassificationNetwork,
@@ -22,10 +12,9 @@ from .networks import (
     backbone_weights,
     last_levels,
     load_pretrained,
-    parameter_groups,
 )
 from .segmentation_cases import images_to_predict, labelled_cases
-from .segmentation_scores import SegmentationScores, case_scores, overlay_figure
+from .segmentation_scores import SegmentationScores, case_scores
 
 __all__ = [
     "ClassificationNetwork",
@@ -41,7 +30,6 @@ __all__ = [
     "case_scores",
     "class_aucs",
     "classified_cases",
-    "confusion_figure",
     "fit_linear_layer",
     "images_to_predict",
     "labelled_cases",
@@ -49,9 +37,6 @@ __all__ = [
     "load_pretrained",
     "mean_auc",
     "numbers_of_values",
-    "overlay_figure",
-    "parameter_groups",
-    "planes_figure",
     "read_table",
     "sampling_weights",
     "scores",

@@ -61,25 +61,6 @@ class SegmentationNetwork(TaskNetwork):
         return self.head(self.backbone(image)[1])
 
 
-def parameter_groups(network: TaskNetwork, head_learning_rate: float) -> list[dict]:
-    """
-    What is trained, for an optimiser: the backbone at the optimiser's own rate, the new layer at a higher one.
-
-    The new layer starts from nothing while the backbone needs small steps; at the backbone's rate most of a short
-    training goes into that layer.
-
-    Args:
-        network: backbone and head.
-        head_learning_rate: of the head.
-
-    Returns:
-        groups of parameters, the backbone's first; none for a frozen one.
-    """
-    trained = [p for p in network.backbone.parameters() if p.requires_grad]
-    head = {"params": list(network.head.parameters()), "lr": head_learning_rate}
-    return [{"params": trained}, head] if trained else [head]
-
-
 def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Tensor]:
     """
     The backbone's part of whatever holds one.

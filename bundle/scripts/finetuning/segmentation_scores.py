@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of a segmentation: one row a case and structure, a summary, and pictures of the median and the worst case."""
+"""Scores of a segmentation in the scan's own grid: tables by case and structure, a summary, two pictures."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Events
-from matplotlib.figure import Figure
+from monai.data import MetaTensor
 from monai.engines import Workflow
+from monai.handlers import write_metrics_reports
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
-from ..plots import subplots
+from .figures import label_planes, overlay_figure, save
 
 MEASURES = ("dice", "hausdorff_95", "surface_dice")
 
@@ -26,7 +27,8 @@ def case_scores(
     prediction: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], tolerance: float
 ) -> dict[str, list[float]]:
     """
-    Compare one prediction with its label.
+    Compare one prediction with its label, by MONAI's functions. Its metric handlers will not do: they know no voxel
+    size, and give a structure that was not found the distance NaN, which a mean leaves out.
 
     Args:
         prediction: one-hot ``(C, D, H, W)``, background first.
@@ -39,64 +41,36 @@ def case_scores(
         not show the structure; where the prediction alone lacks it the distance is infinite.
     """
     spacing = [float(size) for size in spacing]  # MONAI refuses mixed types
-    both = (torch.as_tensor(prediction)[None].float(), torch.as_tensor(label)[None].float())
+    both = (torch.as_tensor(prediction)[None], torch.as_tensor(label)[None])
     there, found = both[1][0, 1:].flatten(1).any(1), both[0][0, 1:].flatten(1).any(1)
-    scores = {
-        "dice": compute_dice(*both, include_background=False)[0],
-        "hausdorff_95": compute_hausdorff_distance(*both, percentile=95, spacing=spacing)[0],
-        "surface_dice": compute_surface_dice(*both, [tolerance] * len(there), spacing=spacing)[0],
-    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is all 0")
+        scores = {
+            "dice": compute_dice(*both, include_background=False)[0],
+            "hausdorff_95": compute_hausdorff_distance(*both, percentile=95, spacing=spacing)[0],
+            "surface_dice": compute_surface_dice(*both, [tolerance] * len(there), spacing=spacing)[0],
+        }
     lost = {"dice": 0.0, "hausdorff_95": math.inf, "surface_dice": 0.0}
     return {
-        name: torch.where(there, torch.where(found, values.cpu(), lost[name]), math.nan).tolist()
+        name: torch.where(there.cpu(), torch.where(found.cpu(), values.cpu(), lost[name]), math.nan).tolist()
         for name, values in scores.items()
     }
 
 
-def overlay_figure(
-    image: np.ndarray, prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float], title: str
-) -> Figure:
-    """
-    Three planes through the middle of the label: the image, with the outlines of label (green) and prediction (red).
-
-    Args:
-        image: ``(D, H, W)``, axes towards the right, anterior, superior.
-        prediction: structure numbers of the same shape.
-        label: structure numbers of the same shape.
-        spacing: voxel size in millimetres.
-        title: of the figure.
-    """
-    figure, (axes,) = subplots(1, 3, (10, 3.8))
-    where = np.argwhere(label if label.any() else np.ones_like(label))
-    centre = where[np.abs(where - where.mean(0)).sum(1).argmin()]
-    for axis, place in enumerate(axes):
-        cut = (np.take(volume, centre[axis], axis).T for volume in (image, prediction, label))
-        grey, predicted, true = cut
-        across, up = (size for index, size in enumerate(spacing) if index != axis)
-        place.imshow(grey, cmap="gray", origin="lower", vmin=0, vmax=1, aspect=up / across)
-        for number in np.unique(label[label > 0]):
-            for outline, colour in ((true, "lime"), (predicted, "red")):
-                if (outline == number).any():
-                    place.contour(outline == number, levels=[0.5], colors=colour, linewidths=1)
-        place.set_title(("sagittal", "coronal", "axial")[axis], fontsize=9)
-        place.axis("off")
-    figure.suptitle(f"{title}   (green: label, red: prediction)", fontsize=10)
-    return figure
-
-
 class SegmentationScores:
     """
-    Handler of an evaluator that writes ``scores.csv``, ``summary.json``, ``median.png`` and ``worst.png``.
+    Handler of an evaluator that scores label maps in the scan's own grid and writes ``<measure>_raw.csv`` (a row a
+    scan, a column a structure) and ``<measure>_summary.csv`` in the form of MONAI's ``MetricsSaver``, which cannot name
+    the structures; ``summary.json``, ``median.png`` and ``worst.png``.
 
     Args:
         folder: where to.
         classes: names of the structures.
-        spacing: voxel size in millimetres.
         tolerance: of the surface Dice, millimetres.
     """
 
-    def __init__(self, folder: str, classes: Sequence[str], spacing: Sequence[float], tolerance: float = 2.0) -> None:
-        self.folder, self.classes, self.spacing, self.tolerance = Path(folder), list(classes), spacing, tolerance
+    def __init__(self, folder: str, classes: Sequence[str], tolerance: float = 2.0) -> None:
+        self.folder, self.classes, self.tolerance = Path(folder), list(classes), tolerance
         self.cases: list[dict[str, Any]] = []
 
     def attach(self, engine: Workflow) -> None:
@@ -106,43 +80,51 @@ class SegmentationScores:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def add(self, engine: Workflow) -> None:
-        """Score the cases of a batch; volumes are kept as bytes for the pictures."""
+        """Score the cases of a batch: ``pred`` and ``label`` one-hot, ``image`` within 0..1, all in one grid."""
         for data in engine.state.output:
-            numbers = {key: data[key].argmax(0).cpu().numpy().astype(np.uint8) for key in ("pred", "label")}
-            image = (data["image"][0].float().clamp(0, 1) * 255).byte().cpu().numpy()
-            scores = case_scores(data["pred"], data["label"], self.spacing, self.tolerance)
-            name = Path(str(data["image"].meta.get("filename_or_obj", len(self.cases)))).name
-            self.cases.append({"name": name, "scores": scores, "image": image, **numbers})
+            label: MetaTensor = data["label"]
+            scores = case_scores(data["pred"], label, label.pixdim.tolist(), self.tolerance)
+            numbers = (data["pred"].argmax(0, keepdim=True), label.argmax(0, keepdim=True))
+            planes, spacing = label_planes(data["image"], *numbers)
+            name = str(data["image"].meta.get("filename_or_obj", len(self.cases)))
+            self.cases.append({"name": name, "scores": scores, "planes": planes, "spacing": spacing})
 
     def write(self, engine: Workflow) -> None:
         """Write everything and print the summary."""
-        with (self.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["case", "structure", *MEASURES])
-            for case in self.cases:
-                for index, structure in enumerate(self.classes):
-                    writer.writerow([case["name"], structure, *(case["scores"][m][index] for m in MEASURES)])
-        summary = self.summary()
+        names = [case["name"] for case in self.cases]
+        tables: dict[str, Any] = {
+            measure: np.array([case["scores"][measure] for case in self.cases]) for measure in MEASURES
+        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=RuntimeWarning)  # a structure that no label shows has no mean
+            operations = ["mean", "median", "notnans"]
+            write_metrics_reports(self.folder, names, None, tables, operations, class_labels=self.classes)
+            ranks = np.nan_to_num(np.nanmean(tables["dice"], axis=1))
+        summary = self.summary(tables)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=4) + "\n", encoding="utf-8")
         for structure, values in summary.items():
             print(f"{structure:28}" + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
-        ranked = sorted(self.cases, key=lambda case: np.nan_to_num(np.nanmean(case["scores"]["dice"])))
-        for name, case in {"worst": ranked[0], "median": ranked[len(ranked) // 2]}.items():
-            title = f"{name} case, {case['name']}: Dice {np.nanmean(case['scores']['dice']):.3f}"
-            figure = overlay_figure(case["image"] / 255, case["pred"], case["label"], self.spacing, title)
-            figure.savefig(self.folder / f"{name}.png", dpi=110)
+        order = np.argsort(ranks, kind="stable")
+        for kind, index in {"worst": order[0], "median": order[len(order) // 2]}.items():
+            case = self.cases[index]
+            title = f"{kind} case, {Path(case['name']).name}: Dice {ranks[index]:.3f}"
+            save(overlay_figure(case["planes"], case["spacing"], title), self.folder / f"{kind}.png")
 
-    def summary(self) -> dict[str, dict[str, float | int | None]]:
-        """Means over the cases by structure, and over the structures; infinite distances are counted, not averaged."""
-        table = {m: np.array([case["scores"][m] for case in self.cases], float) for m in MEASURES}
+    def summary(self, tables: dict[str, np.ndarray]) -> dict[str, dict[str, float | int | None]]:
+        """
+        Means over the cases by structure, and over the structures; infinite distances are counted, not averaged.
+
+        Args:
+            tables: by measure ``(cases, structures)``.
+        """
         columns = [(name, [index]) for index, name in enumerate(self.classes)]
         columns.append(("all structures", list(range(len(self.classes)))))
         result: dict[str, dict[str, float | int | None]] = {}
         for name, index in columns:
             row: dict[str, float | int | None] = {}
-            for measure, values in table.items():
+            for measure, values in tables.items():
                 finite = values[:, index][np.isfinite(values[:, index])]
                 row[measure] = round(float(finite.mean()), 4) if finite.size else None
-            row["not_found"] = int(np.isinf(table["hausdorff_95"][:, index]).sum())
+            row["not_found"] = int(np.isinf(tables["hausdorff_95"][:, index]).sum())
             result[name] = row
         return result

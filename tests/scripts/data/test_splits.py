@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from scripts.data import chosen_part, split_cases
+from scripts.data import CaseSplit, chosen_part, split_cases
 from scripts.errors import InputError
 
 
@@ -75,3 +75,20 @@ def test_a_part_is_there_and_has_cases():
     for part in ("test", "tset"):
         with pytest.raises(InputError, match=f"part '{part}' has no case: the parts with cases are train, validation"):
             chosen_part(parts, part)
+
+
+def test_parts_are_made_once_when_asked_for():
+    asked = []
+
+    def cases():
+        asked.append(1)
+        return made_up()
+
+    split = CaseSplit(cases, class_names=["blob"], test_fraction=0.2)
+    assert not asked
+    assert dict(split) == split_cases(made_up(), ["blob"], test_fraction=0.2)
+    assert chosen_part(split, "test") == split["test"]
+    assert len(split) == 3
+    assert asked == [1]
+    with pytest.raises(InputError, match="part 'tset' has no case"):
+        chosen_part(split, "tset")

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
+from make_child import CHILD
+from monai.bundle import ConfigParser
 from scripts.errors import InputError
-from scripts.finetuning import SegmentationNetwork, load_pretrained, parameter_groups
+from scripts.finetuning import SegmentationNetwork, load_pretrained
 from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
 
 FEATURES = (4, 8)
@@ -115,13 +118,15 @@ def test_something_else_than_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize("linear", [True, False])
 def test_a_step_moves_the_backbone_unless_linear(linear):
-    network = child(linear)
+    """The optimiser of the template: the layer at its own rate, the backbone at the optimiser's."""
+    parser = ConfigParser(json.loads((CHILD / "segmentation" / "train.json").read_text()))
+    parser.update({"classes": [{"name": "a", "codes": [1]}], "features": FEATURES})
+    parser.update({"learning_rate": 1.0, "head_learning_rate": 3.0, "mode": "linear" if linear else "finetune"})
+    network, optimizer = parser.get_parsed_content("network_def"), parser.get_parsed_content("optimizer")
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in network.head.parameters()} == {3.0}
+    assert {rates[id(p)] for p in network.backbone.parameters()} == {1.0}
     before = [p.clone() for p in network.backbone.parameters()]
-    groups = parameter_groups(network, head_learning_rate=3.0)
-    optimizer = torch.optim.SGD(groups, lr=1.0)
-    assert [group["lr"] for group in optimizer.param_groups] == ([3.0] if linear else [1.0, 3.0])
-    known = {id(p) for group in groups for p in group["params"]}
-    assert known == {id(p) for p in network.parameters() if p.requires_grad}
     network(torch.rand(1, 1, 8, 8, 8)).square().mean().backward()
     head = network.head.weight.clone()
     optimizer.step()

@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from scripts.finetuning import SegmentationScores, case_scores
+from scripts.finetuning.figures import label_planes
 
 SIZE = 16
 
@@ -42,21 +43,28 @@ def test_a_structure_that_was_not_found():
 
 
 def test_files_of_an_evaluation(tmp_path):
+    """Each scan is measured with its own voxels; its axes may run anywhere."""
     label = cube(4, 10)
-    image = MetaTensor(torch.rand(1, SIZE, SIZE, SIZE))
     predictions = {"good": label, "shifted": label.roll(2, dims=1), "lost": cube(0, 0)}
+    affine = torch.tensor([[0, -2.0, 0, 3], [1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])  # first axis anterior
     outputs = []
     for name, prediction in predictions.items():
-        image = MetaTensor(torch.rand(1, SIZE, SIZE, SIZE), meta={"filename_or_obj": f"/data/{name}.nii.gz"})
-        outputs.append([{"image": image, "pred": prediction, "label": label}])
+        meta = {"filename_or_obj": f"/data/{name}.nii.gz"}
+        volumes = {"image": torch.rand(1, SIZE, SIZE, SIZE), "pred": prediction, "label": label}
+        outputs.append([{key: MetaTensor(volume, affine=affine, meta=meta) for key, volume in volumes.items()}])
     engine = Engine(lambda _, batch: batch)
-    SegmentationScores(str(tmp_path), ["blob", "absent"], (1, 1, 1)).attach(engine)
-    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: None)
+    SegmentationScores(str(tmp_path), ["blob", "absent"]).attach(engine)
     engine.run(outputs)
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["case"], row["structure"]) for row in rows[:2]] == [("good.nii.gz", "blob"), ("good.nii.gz", "absent")]
-    assert [float(row["dice"]) for row in rows[::2]] == pytest.approx([1, 4 / 6, 0])
+
+    def rows(name):
+        with (tmp_path / f"{name}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    assert [row["filename"] for row in rows("dice_raw")] == [f"/data/{name}.nii.gz" for name in predictions]
+    assert [float(row["blob"]) for row in rows("dice_raw")] == pytest.approx([1, 4 / 6, 0], abs=1e-4)
+    assert [float(row["blob"]) for row in rows("hausdorff_95_raw")] == [0, 2, math.inf]  # two voxels of 1 mm
+    assert {row["absent"] for row in rows("dice_raw")} == {"nan"}
+    assert float(rows("dice_summary")[0]["mean"]) == pytest.approx(np.mean([1, 4 / 6, 0]), abs=1e-4)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["blob"]["dice"] == pytest.approx(np.mean([1, 4 / 6, 0]), abs=1e-4)
     assert summary["blob"]["not_found"] == 1
@@ -64,3 +72,17 @@ def test_files_of_an_evaluation(tmp_path):
     assert summary["absent"]["dice"] is None
     for name in ("worst", "median"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_planes_are_turned_and_go_through_the_label():
+    """Superior or anterior is up, right or anterior on the left, whatever way the file's axes run."""
+    affine = torch.tensor([[0, -2.0, 0, 3], [1.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 0, 0, 1]])
+    volume = torch.zeros(1, 8, 9, 10)
+    volume[0, 6:, :2, 8:] = 1  # anterior, right (the second axis runs to the left), superior
+    planes, spacing = label_planes(*(MetaTensor(volume, affine=affine) for _ in range(3)))
+    assert spacing == [2, 1, 3]
+    for image, prediction, label in planes:
+        assert label[:2, :2].all()
+        assert label.sum() == 4
+        assert (image == 255 * label).all()
+        assert (prediction == label).all()
