@@ -14,6 +14,7 @@ from .plan_grid import GridPlan, size_for
 from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
+from .scan_table import write_scan_table
 from .splits import CaseSplit, chosen_part, split_cases
 from .trained_scans import fingerprint, fingerprints, seen_scans, trained_on, unseen_scans
 from .writing import ScanWriter, geometry_of, write_displacement, write_nifti
@@ -65,4 +66,5 @@ __all__ = [
     "unseen_scans",
     "write_displacement",
     "write_nifti",
+    "write_scan_table",
 ]

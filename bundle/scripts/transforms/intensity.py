@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentiles, Transform
 
 from ..errors import InputError, check_numbers
@@ -61,7 +63,7 @@ class ScaleByPercentilesd(MapTransform):
 
     def __init__(self, keys: KeysCollection, percentiles: Sequence[float], allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.percentiles = tuple(percentiles)
+        self.percentiles, self.advised = tuple(percentiles), False
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -73,7 +75,34 @@ class ScaleByPercentilesd(MapTransform):
         """
         found = dict(data)
         for key in self.key_iterator(found):  # type: ignore[arg-type]
+            self._advise(found[key])
             lower, upper = measured_percentiles(found[key], *self.percentiles)
             scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
             found[key] = scale(found[key])
         return found
+
+    def _advise(self, image: Any) -> None:
+        """Say once that a scan looks like CT, whose values mean the same in every scan."""
+        if self.advised or not looks_like_ct(np.asarray(image)):
+            return
+        self.advised = True
+        path = image.meta.get("filename_or_obj", "a scan") if isinstance(image, MetaTensor) else "a scan"
+        print(
+            f"{path} looks like CT (Hounsfield units) and is scaled by its percentiles: --intensity window takes the "
+            "same window, --window, for every scan",
+            flush=True,
+        )
+
+
+def looks_like_ct(image: np.ndarray) -> bool:
+    """
+    Whether values are Hounsfield units: air near -1000, soft tissue around 0, and little between them.
+
+    Args:
+        image: of any shape.
+    """
+    sample = image.ravel()[:: max(1, image.size // 100_000)]
+    air, tissue, between = (
+        float(np.mean((sample >= low) & (sample < high))) for low, high in ((-1100, -900), (-150, 250), (-700, -200))
+    )
+    return air > 0.02 and tissue > 0.02 and between < air + tissue and sample.min() > -1500 and sample.max() < 5000

@@ -82,3 +82,14 @@ def test_ordinary_images_are_scaled_as_before(anatomy, change):
         assert find_padding(np.asarray(image)) == ({}, {})
         assert FillPaddingd("image")({"image": image})["image"] is image
         assert torch.equal(scale_intensity(["image"])({"image": image})["image"], theirs({"image": image})["image"])
+
+
+def test_ct_scaled_by_percentiles_is_told_once(anatomy, capsys):
+    """Of MR nothing is said."""
+    scale = scale_intensity(["image"])
+    for image in (ct(), ct(-2000), torch.as_tensor(brain(anatomy)[None])):
+        scale({"image": MetaTensor(image, meta={"filename_or_obj": "ct.nii"})})
+    assert capsys.readouterr().out.count("ct.nii looks like CT (Hounsfield units)") == 1
+    scale({"image": torch.as_tensor(10 * anatomy(1)[None])})
+    scale_intensity(["image"], "window")({"image": ct()})
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Results lie on their scan in nibabel and in SimpleITK, whatever its header says: of matches, features, children."""
+
+from __future__ import annotations
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from geometries import RAS_TO_LPS, as_itk_reads, grid, same, sheared, turned, write_header, write_series
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, Orientationd, SaveImaged, Spacingd
+from scipy.ndimage import gaussian_filter
+from scripts.data import LoadScan, LoadScand, scan_geometry, write_displacement, write_nifti
+from scripts.errors import InputError
+
+SIZE = (14, 16, 12)
+GRID = grid(SIZE, (2, 2.5, 3))
+MICRONS = np.diag([1e3, 1e3, 1e3, 1.0])
+KINDS = {
+    "ordinary": {"sform": GRID},
+    "codes are 0": {"sform": GRID, "codes": (0, 0)},
+    "only a qform": {"sform": GRID, "codes": (0, 1)},
+    "sform and qform differ": {"sform": turned(0.2, [10, -20, 15]) @ GRID, "qform": GRID, "codes": (2, 1)},
+    "sform of a scanner and another qform": {"sform": turned(0.2, [5, 0, 9]) @ GRID, "qform": GRID, "codes": (1, 1)},
+    "pixdim against sform": {"sform": GRID, "codes": (2, 0), "pixdim": [1, 1, 1]},
+    "sheared": {"sform": sheared(15) @ GRID, "codes": (1, 0), "pixdim": [2, 2.5, 3.1058]},
+    "sheared with a qform": {"sform": sheared(15) @ GRID, "qform": GRID, "codes": (2, 1)},
+    "micrometres": {"sform": MICRONS @ GRID, "xyzt_units": 3},
+    "left-handed": {"sform": np.diag([-1, 1, 1, 1]) @ GRID},
+}
+
+
+@pytest.fixture(params=KINDS)
+def scan(request, tmp_path):
+    """A scan of each kind."""
+    volume = 100 * gaussian_filter(np.random.default_rng(1).normal(size=SIZE), 1.5).astype(np.float32)
+    return write_header(tmp_path / "fixed.nii", volume, **KINDS[request.param])
+
+
+def on_it(scan, result) -> bool:
+    """Whether both libraries place a result where they place the scan."""
+    in_nibabel = same(nib.load(result).affine, nib.load(scan).affine)
+    return in_nibabel and same(as_itk_reads(result), as_itk_reads(scan))
+
+
+def test_volumes(scan, tmp_path):
+    """Warped scans, label maps, probabilities."""
+    geometry = scan_geometry(str(scan))
+    for channels in ((), (3,)):
+        result = tmp_path / "result.nii.gz"
+        write_nifti(np.zeros((*SIZE, *channels), np.float32), geometry.affine, result, geometry)
+        if channels:  # ITK reads four axes, of which it does not check three
+            assert same(nib.load(result).affine, nib.load(scan).affine)
+        else:
+            assert on_it(scan, result)
+
+
+@pytest.mark.parametrize("moving_kind", ["ordinary", "codes are 0", "sform and qform differ", "micrometres"])
+def test_displacement(scan, tmp_path, moving_kind):
+    """SimpleITK resamples the moving scan with it as is done here, or refuses the fixed scan and the field."""
+    moving_path = write_header(tmp_path / "moving.nii", np.asarray(nib.load(scan).dataobj), **KINDS[moving_kind])
+    fixed, moving = scan_geometry(str(scan)), scan_geometry(str(moving_path))
+    voxels = np.indices(SIZE).reshape(3, -1)
+    shift = 2 * np.sin(np.indices(SIZE) / 4).reshape(3, -1)  # in voxels of the moving scan
+    targets = moving.affine[:3, :3] @ (voxels + shift) + moving.affine[:3, 3:]
+    field = targets - fixed.affine[:3, :3] @ voxels - fixed.affine[:3, 3:]
+    path = tmp_path / "displacement.nii.gz"
+    write_displacement(field.reshape(3, *SIZE), fixed.affine, path, fixed, moving)
+    if fixed.itk_affine is None:
+        assert as_itk_reads(path) is None
+        return
+    reading = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkVectorFloat64)
+    transform = sitk.DisplacementFieldTransform(reading)
+    moving_image = sitk.ReadImage(str(moving_path))
+    for index in ((3, 4, 5), (8, 7, 6), (10, 2, 9)):
+        point = sitk.ReadImage(str(scan)).TransformIndexToPhysicalPoint(index)
+        flat = np.ravel_multi_index(index, SIZE)
+        found = moving_image.TransformPhysicalPointToContinuousIndex(transform.TransformPoint(point))
+        assert np.allclose(found, voxels[:, flat] + shift[:, flat], atol=2e-3)
+
+
+def test_predictions_of_children(scan, tmp_path):
+    """As their configurations prepare, invert and save."""
+    steps = Compose(
+        [
+            LoadScand("image", pixdim=[3, 3, 3]),
+            Orientationd("image", "RAS", labels=None),
+            Spacingd("image", [3, 3, 3], mode="bilinear"),
+        ]
+    )
+    data = steps({"image": str(scan)})
+    data["pred"] = MetaTensor((data["image"].as_tensor() > 0).float(), meta=data["image"].meta)
+    invert = Invertd("pred", steps, "image", nearest_interp=True, to_tensor=True)
+    save = SaveImaged(
+        "pred",
+        output_dir=tmp_path / "out",
+        writer="scripts.data.ScanWriter",
+        output_dtype=np.int16,
+        separate_folder=False,
+        resample=False,
+        print_log=False,
+        output_postfix="seg",
+    )
+    save(invert(data))
+    written = tmp_path / "out" / "fixed_seg.nii.gz"
+    assert nib.load(written).shape == SIZE
+    assert nib.load(written).get_data_dtype() == np.int16
+    assert on_it(scan, written)
+
+
+def test_monai_label_places_its_answer_where_3d_slicer_has_the_scan(scan, tmp_path):
+    """It writes with ITK and ``original_affine``; what ITK cannot write is refused."""
+    loader = LoadScand("image")
+    loader._loader.image_only = False  # as MONAI Label sets it
+    if "shear" in scan_geometry(str(scan)).notes:
+        with pytest.raises(InputError, match="sheared, which ITK cannot write"):
+            loader({"image": str(scan)})
+        return
+    affine = RAS_TO_LPS @ np.asarray(loader({"image": str(scan)})["image"].meta["original_affine"])
+    image = itk.image_from_array(np.zeros(SIZE[::-1], np.float32))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetDirection(itk.matrix_from_array(affine[:3, :3] / spacing))
+    image.SetSpacing(spacing)
+    image.SetOrigin(affine[:3, 3])
+    itk.imwrite(image, str(tmp_path / "label.nii.gz"))
+    assert same(as_itk_reads(tmp_path / "label.nii.gz"), as_itk_reads(scan))
+
+
+def test_results_of_a_tilted_series(tmp_path):
+    """ITK refuses them: it would drop the tilt in silence."""
+    write_series(tmp_path / "ct", np.arange(480).reshape(8, 10, 6), (0, 0, 2), (1, 0, 0, 0, 0.94, 0.342))
+    geometry = scan_geometry(str(tmp_path / "ct"))
+    write_nifti(np.zeros((8, 10, 6), np.float32), geometry.affine, tmp_path / "out.nii", geometry)
+    assert same(nib.load(tmp_path / "out.nii").affine, geometry.affine)
+    assert as_itk_reads(tmp_path / "out.nii") is None
+    assert torch.equal(LoadScan()(str(tmp_path / "ct")).affine, torch.as_tensor(geometry.affine))
+
+
+@pytest.mark.parametrize(
+    ("fields", "pixdim", "message"),
+    [
+        ({"sform": np.diag([500, 500, 500, 1]) @ GRID}, [0.5] * 3, "would be enormous, 2.8e\\+04 x"),
+        ({"sform": GRID, "xyzt_units": 3}, [1.0] * 3, "would be next to nothing, 1 x 1 x 1 voxels"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path, fields, pixdim, message):
+    """Named before memory is taken; with the unit corrected the scan is read."""
+    volume = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+    path = str(write_header(tmp_path / "a.nii", volume, **fields))
+    with pytest.raises(InputError, match=message):
+        LoadScand("image", pixdim)({"image": path})
+    write_header(tmp_path / "a.nii", volume, GRID, xyzt_units=2)
+    assert LoadScand("image", pixdim)({"image": path})["image"].shape == (1, *SIZE)
