@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # matplotlib is imported when the first picture is drawn
+if TYPE_CHECKING:  # the server of MONAI Label trains without matplotlib: only what draws asks for it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

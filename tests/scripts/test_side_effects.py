@@ -51,6 +51,21 @@ def test_importing_changes_nothing(repository):
     assert after == before
 
 
+def test_training_needs_no_matplotlib(repository):
+    """The server of MONAI Label trains children in an environment without it."""
+    packages = ("data", "finetuning", "losses", "matching", "networks", "plots", "training", "transforms")
+    told = "import sys; sys.modules['matplotlib'] = None\n" + "\n".join(f"import scripts.{name}" for name in packages)
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        cwd=repository / "bundle",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def program(monkeypatch):
     """Say which program this process runs: ``python -m NAME``, with further arguments."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from ..plots import PLANES, plane, subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def save(figure: Figure, path: Path) -> None:

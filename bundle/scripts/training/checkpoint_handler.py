@@ -183,12 +183,18 @@ class TrainingState:
         return f"epoch {engine.state.epoch}" + (f" and {step} steps" if step else "")
 
     def completed(self, engine: SupervisedTrainer) -> None:
-        """Say where the best weights are."""
+        """Say where the best weights are; without any validation they are those of the last epoch."""
         self.interruptions.stop_listening()
-        best = self.evaluator.state
-        if get_rank() == 0 and best.best_metric_epoch > 0:
-            found = f"epoch {best.best_metric_epoch} with {best.key_metric_name} {best.best_metric:.4f}"
-            print(f"best weights, of {found}: use them with --model {self.model_folder / MODEL}", flush=True)
+        if get_rank() > 0:
+            return
+        best, path = self.evaluator.state, self.model_folder / MODEL
+        if best.best_metric_epoch > 0:
+            measure = f"{best.key_metric_name} {best.best_metric:.4f}"
+            found = f"best weights, of epoch {best.best_metric_epoch} with {measure}"
+        else:
+            found = "weights of the last epoch (none was validated, see --val_interval)"
+            save_atomically(self.network.state_dict(), path)
+        print(f"{found}: use them with --model {path}", flush=True)
 
     def save(self, engine: SupervisedTrainer) -> None:
         """Write ``model.pt`` if this epoch's validation was the best, then ``checkpoint.pt``."""

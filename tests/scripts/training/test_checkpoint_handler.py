@@ -214,6 +214,11 @@ class TestFiles:
         told = f"best weights, of epoch 1 with ncc_after [0-9.]+: use them with --model {tmp_path / 'model.pt'}"
         assert re.search(told, capsys.readouterr().out)
 
+    def test_a_training_that_is_never_validated_leaves_weights(self, cohort, tmp_path, pretrain, capsys):
+        pretrain(cohort, tmp_path, epochs=1, epoch_length=1, val_interval=2)
+        assert same(load_file(tmp_path / "model.pt"), load_file(tmp_path / "checkpoint.pt")["network"])
+        assert f"none was validated, see --val_interval): use them with --model {tmp_path}" in capsys.readouterr().out
+
     def test_they_are_counted_not_spelt(self, tmp_path):
         """After 9999 come five digits, which as text stand before it."""
         path = tmp_path / "checkpoint.pt"
