@@ -28,7 +28,16 @@ class Numbers(NamedTuple):
 
 COUNT, INDEX, FRACTION = Numbers(1, whole=True), Numbers(0, whole=True), Numbers(0)
 FLAGS = (
-    ("resume", "skip_bad", "activation_checkpointing", "symmetric", "amp", "bfloat16")  # of a training
+    (
+        "resume",
+        "skip_bad",
+        "label_maps",
+        "dry_run",
+        "activation_checkpointing",
+        "symmetric",
+        "amp",
+        "bfloat16",
+    )  # of a training
     + ("load_pretrain", "held_back", "report")  # of a model in use
 )
 NUMBERS = {

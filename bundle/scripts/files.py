@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from .errors import InputError, is_lost_worker
@@ -23,6 +24,12 @@ DAMAGED = (
     *(RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError),
 )
 """What reading a file that is cut short, overwritten, hostile or of another kind raises."""
+
+NUMPY_NUMBERS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *{type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)}),
+]
+"""Beside tensors: single numbers of NumPy, which nnU-Net's checkpoints have in their logs."""
 
 NO_MEMORY = "DefaultCPUAllocator"
 """Part of PyTorch's RuntimeError when memory has run out."""
@@ -76,7 +83,8 @@ def load_file(path: str | Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(NUMPY_NUMBERS):
+                content = torch.load(file, map_location="cpu", weights_only=True)
             if zipfile.is_zipfile(file):  # PyTorch writes checksums, but does not look at them
                 with zipfile.ZipFile(file) as archive:
                     damaged = archive.testzip()
@@ -89,5 +97,8 @@ def load_file(path: str | Path) -> Any:
             raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
         if NO_MEMORY in str(error) or is_lost_worker(error):  # RuntimeErrors that are not about the file
             raise
-        raise InputError(f"{path} is not a readable checkpoint: it is damaged or holds more than tensors") from error
+        raise InputError(
+            f"{path} is not a readable checkpoint: it is damaged or holds more than tensors; of a network "
+            "of another program save torch.save(network.state_dict(), 'model.pt')"
+        ) from error
     return content

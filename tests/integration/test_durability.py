@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ignite.engine import Events
 from monai.bundle import ConfigParser
+from scripts.data import scan_name
 from scripts.errors import user_message
 from scripts.files import load_file
-from scripts.matching import scan_name
 
 
 @pytest.fixture

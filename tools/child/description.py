@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.data import channel_names, is_nnunet, label_names, read_json
 from scripts.errors import InputError
 from scripts.finetuning import read_table
 
@@ -30,10 +30,7 @@ def read_description(dataset: Path) -> dict[str, Any]:
     path = dataset if dataset.suffix == ".json" else dataset / "dataset.json"
     if not path.is_file():
         raise InputError(f"{path} does not exist: a child bundle is made from a data set's own description")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): correct it") from error
+    description = read_json(path)
     if not isinstance(description, dict):
         raise InputError(f"{path} must hold one JSON object with modality, labels, training")
     return description
@@ -46,10 +43,18 @@ def modality(description: Mapping[str, Any]) -> str:
     Raises:
         InputError: when it names neither, or both.
     """
-    channels = description.get("modality")
-    if not isinstance(channels, Mapping) or len(channels) != 1:
-        raise InputError('dataset.json needs "modality" with one channel, such as {"0": "MRI"}')
-    named = str(next(iter(channels.values())))
+    channels = channel_names(description)
+    if len(channels) > 1:
+        raise InputError(
+            f"dataset.json names {len(channels)} channels ({', '.join(channels.values())}): a child bundle reads one; "
+            "make it from a folder with one of them, whose dataset.json names that"
+        )
+    if not channels:
+        raise InputError(
+            'dataset.json needs "modality" (Decathlon) or "channel_names" (nnU-Net) with one channel, such as '
+            '{"0": "MRI"}'
+        )
+    (named,) = channels.values()
     words = named.upper().replace("_", " ")
     found = [kind for kind, pattern in {"CT": CT, "MR": MR}.items() if pattern.search(words)]
     if len(found) != 1:
@@ -67,17 +72,25 @@ def structures(description: Mapping[str, Any]) -> tuple[list[dict[str, Any]], li
     Raises:
         InputError: for labels in another form, or none beside the background.
     """
-    labels = description.get("labels")
-    if not isinstance(labels, Mapping) or not all(str(code).isdigit() for code in labels):
-        raise InputError('dataset.json needs "labels" such as {"0": "background", "1": "liver"}')
-    codes = sorted(int(code) for code in labels if int(code))
+    labels = label_names(description)
+    if "ignore" in labels.values():
+        raise InputError(
+            'dataset.json has nnU-Net\'s label "ignore", for parts that nobody labelled: they would be taken for '
+            "background; make it from cases that are labelled whole"
+        )
+    codes = sorted(code for code in labels if code)
     if not codes:
         raise InputError('dataset.json names no structure beside the background in "labels"')
     if "coarse_labels" in description:
         merged = sorted(description["coarse_labels"], key=lambda entry: entry["value"])
         classes = [{"name": e["name"], "codes": e["source_values"], "value": e["value"]} for e in merged]
     else:
-        classes = [{"name": labels[str(code)], "codes": [code]} for code in codes]
+        named: dict[str, list[int]] = {}
+        for code in codes:  # a region of nnU-Net may have several
+            named.setdefault(labels[code], []).append(code)
+        regions = is_nnunet(description)
+        entries = named.items() if regions else [(labels[code], [code]) for code in codes]
+        classes = [{"name": name, "codes": own} for name, own in entries]
     used = {code for entry in classes for code in entry["codes"]}
     return classes, [code for code in codes if code not in used]
 

@@ -9,8 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from scripts.errors import InputError
 from scripts.files import load_file, save_atomically
-from scripts.finetuning import backbone_weights
-from scripts.training import load_weights
+from scripts.networks import find_weights, load_weights
 
 from .modules import borrows
 
@@ -42,7 +41,7 @@ def write_start(folder: Path, model: Path, seed: int = 0) -> None:
         torch.manual_seed(seed)
         network = parser.get_parsed_content("network_def")
     try:
-        load_weights(network.backbone, backbone_weights(load_file(model), model), model)
+        load_weights(network.backbone, find_weights(load_file(model), network.backbone.state_dict(), model), model)
     except InputError as error:
         raise InputError(f"{error} (--features must be those of {model})") from error
     (folder / "models").mkdir(exist_ok=True)

@@ -3,15 +3,18 @@
 
 from .cache import DiskCache, blame_file, cached_dataset, prepared
 from .cohorts import by_cohort, find_cohorts, split_subjects
+from .dataset_json import channel_names, is_nnunet, label_names, listed_images, read_json
 from .dicom_series import file_stamp, series_paths
 from .find_scans import find_scans
 from .fingerprint import Fingerprint, describe_misfit, report_misfit
-from .folder_layouts import check_layout, laid_out_images, listed_images
+from .folder_layouts import check_layout, laid_out_images
 from .geometry import ScanGeometry, UnusableScan
-from .labels import check_case, check_label
+from .label_checks import check_case, check_label
+from .labels import label_type
 from .pair_dataset import PairDataset
 from .plan_grid import GridPlan, size_for
 from .reading import LoadScan, LoadScand, ScanReader, read_scan, scan_geometry
+from .result_names import ResultLayout, record_results, refuse_overwriting, result_names, scan_name
 from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
 from .scan_table import write_scan_table
@@ -29,6 +32,7 @@ __all__ = [
     "LoadScan",
     "LoadScand",
     "PairDataset",
+    "ResultLayout",
     "ScanCheck",
     "ScanGeometry",
     "ScanReader",
@@ -37,6 +41,7 @@ __all__ = [
     "blame_file",
     "by_cohort",
     "cached_dataset",
+    "channel_names",
     "check_case",
     "check_label",
     "check_layout",
@@ -50,13 +55,21 @@ __all__ = [
     "fingerprints",
     "geometry_of",
     "inspect_scan",
+    "is_nnunet",
+    "label_names",
+    "label_type",
     "laid_out_images",
     "listed_images",
     "prepared",
+    "read_json",
     "read_scan",
+    "record_results",
+    "refuse_overwriting",
     "report_misfit",
+    "result_names",
     "scan_exists",
     "scan_geometry",
+    "scan_name",
     "seen_scans",
     "series_paths",
     "size_for",

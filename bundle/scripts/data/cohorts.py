@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_numbers
-from .find_scans import SubjectKey, find_scans
+from .find_scans import SubjectKey, show_and_leave, survey
 
 
 def _for_each(option: str, value: Any, folders: Sequence[str]) -> list[Any]:
@@ -25,6 +25,7 @@ def find_cohorts(
     dataset_dir: str | Sequence[str],
     subject_key: SubjectKey | Sequence[SubjectKey] = None,
     zoom: float | Sequence[float] = 1.0,
+    dry_run: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """
@@ -35,6 +36,7 @@ def find_cohorts(
         subject_key: see :func:`~scripts.data.find_scans`; one for all folders, or a list of one each.
         zoom: how many times finer than the grid's spacing the voxels of a folder's scans are; one for all folders, or a
             list of one each. So that heads at 4 mm and hippocampi at 1 mm fill the same grid: ``[1, 4]``.
+        dry_run: list what would be used and what was left out, and end the program.
         options: of :func:`~scripts.data.find_scans`.
 
     Returns:
@@ -59,10 +61,13 @@ def find_cohorts(
     keys, zooms = _for_each("subject_key", subject_key, folders), _for_each("zoom", zoom, folders)
     for factor in zooms:
         check_numbers({"zoom": factor}, lowest=0.01)
+    surveys = [survey(folder, key, **options) for folder, key in zip(folders, keys, strict=True)]
+    if dry_run:
+        show_and_leave(surveys)
     return [
         {**scan, "cohort": folder, "zoom": float(factor)}
-        for folder, key, factor in zip(folders, keys, zooms, strict=True)
-        for scan in find_scans(folder, key, **options)
+        for folder, found, factor in zip(folders, surveys, zooms, strict=True)
+        for scan in found.scans
     ]
 
 

@@ -6,46 +6,31 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import InputError, refuse_or_leave_out
-from .dicom_series import file_stamp, is_dicom, series_paths
-from .folder_layouts import laid_out_images, listed_images
+from .bids import bids_images, is_bids
+from .dataset_json import listed_images
+from .dicom_series import file_stamp
+from .folder_layouts import laid_out_images
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions
-
-VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+from .walk_folder import walk
 
 SubjectKey = str | Callable[[str], Any] | None
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Volume files, and DICOM series, in alphabetical order."""
-    found: list[Path] = []
-    seen: set[str] = set()  # links may lead back
-    for root, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
-        volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
-        found += volumes
-        if not volumes and any(path.is_file() and is_dicom(path) for path in files):
-            found += [Path(path) for path in series_paths(root)]
-    return sorted(found)
 
 
 def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
     name = os.path.relpath(item["image"], folder)
     if key is None:
-        return name
+        return str(item.get("subject", name))
     if callable(key):
         return str(key(name))
     if key in item:
@@ -76,9 +61,9 @@ def _check_all(
 
     stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
     checks = {
-        path: ScanCheck(None, found["notes"], tuple(found["size"]), tuple(found["spacing"]))
+        path: ScanCheck(None, found["notes"], tuple(found["size"]), tuple(found["spacing"]), found["label_map"])
         for path, stamped in stamps.items()
-        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped
+        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped and "label_map" in found
     }
     unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
@@ -86,7 +71,7 @@ def _check_all(
         checks |= zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True)
     if record is not None:
         good = {
-            path: {"stamp": stamps[path], "notes": check.notes, "size": check.size, "spacing": check.spacing}
+            path: {key: value for key, value in asdict(check).items() if key != "problem"} | {"stamp": stamps[path]}
             for path, check in checks.items()
             if check.problem is None
         }
@@ -100,7 +85,23 @@ def _check_all(
     return {path: checks[path] for path in paths}
 
 
-def find_scans(
+@dataclass
+class Survey:
+    """
+    What a folder holds.
+
+    Args:
+        scans: usable ones, see :func:`find_scans`.
+        checks: of them, by path.
+        left_out: paths, and why they are no scans or cannot be used.
+    """
+
+    scans: list[dict[str, Any]]
+    checks: dict[str, ScanCheck]
+    left_out: list[tuple[str, str]]
+
+
+def survey(
     dataset_dir: str,
     subject_key: SubjectKey = None,
     skip_bad: bool = False,
@@ -111,38 +112,19 @@ def find_scans(
     min_subjects: int = 2,
     layout: Mapping[str, Any] | None = None,
     labelled: bool = False,
-) -> list[dict[str, Any]]:
+    label_maps: bool = False,
+    bids_suffix: str | None = None,
+) -> Survey:
     """
-    The usable scans of a folder. With a layout the files it names; with a ``dataset.json`` (Medical Segmentation
-    Decathlon) its ``training`` images; else every NIfTI, NRRD and MetaImage file and every DICOM series (one folder
-    each) below the folder.
-
-    Args:
-        dataset_dir: the folder.
-        subject_key: what tells subjects apart: a column of dataset.json, a regular expression searched in the path
-            relative to the folder (its first group, or the whole match), or a function of that path; None takes every
-            scan for a subject of its own.
-        skip_bad: leave unusable scans out instead of refusing.
-        spatial_dims: 2 or 3.
-        min_size: voxels that each axis of a scan must have.
-        cache_dir: where to remember which scans were found good; None checks all of them each time.
-        workers: threads that read scans.
-        min_subjects: how many subjects there must be.
-        layout: how the data set lies on disk, see :mod:`scripts.data.folder_layouts`; None or {} for none.
-        labelled: leave out the images that have no label by design, as the layout says.
-
-    Returns:
-        dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one
-        that exists; ``missing_label`` where the layout names one that does not.
-
-    Raises:
-        InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
+    Everything of a folder that may be a scan, checked; see :func:`find_scans`.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
         raise InputError(
             f"dataset_dir {folder} does not exist or is not a folder: pass --dataset_dir <folder of scans>"
         )
+    left_out: list[tuple[str, str]] = []
+    walked = False
     if layout:
         items = laid_out_images(folder, layout, labelled)
         for item in items:
@@ -150,19 +132,30 @@ def find_scans(
                 item["missing_label"] = item.pop("label")
     elif (folder / "dataset.json").is_file():
         items = listed_images(folder)
+    elif is_bids(folder):
+        items, left_out = bids_images(folder, bids_suffix)
     else:
-        items = [{"image": str(path)} for path in _walk(folder)]
+        walked = True
+        items, left_out = walk(folder, min_size)
     if not items:
-        raise InputError(f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for")
+        raise InputError(
+            f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for"
+            + "".join(f"\n  {path} {why}" for path, why in left_out[:5])
+        )
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
     checks = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
-    problems = {path: check.problem for path, check in checks.items() if check.problem}
+    if walked and not label_maps:
+        items, maps = _without_label_maps(items, checks)
+        left_out += maps
+    problems = {item["image"]: problem for item in items if (problem := checks[item["image"]].problem)}
+    _tell_left_out(left_out)
     refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
-    tell_decisions({path: check for path, check in checks.items() if path not in problems})
     usable = [item for item in items if item["image"] not in problems]
+    good = {item["image"]: checks[item["image"]] for item in usable}
+    tell_decisions(good)
+    kept = ("image", "label", "missing_label")
     scans = [
-        {key: item[key] for key in ("image", "label", "missing_label") if key in item}
-        | {"subject": _subject(item, folder, subject_key)}
+        {key: item[key] for key in kept if key in item} | {"subject": _subject(item, folder, subject_key)}
         for item in usable
     ]
     subjects = {scan["subject"] for scan in scans}
@@ -171,4 +164,83 @@ def find_scans(
             f"dataset_dir {folder} holds {len(scans)} usable scan(s) of {len(subjects)} subject(s); "
             f"{min_subjects} subjects or more are needed"
         )
-    return scans
+    return Survey(scans, good, [*left_out, *problems.items()])
+
+
+def _without_label_maps(
+    items: Sequence[dict[str, Any]], checks: Mapping[str, ScanCheck]
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Items that are scans; and the label maps, which become the labels of the scans of their subject's files."""
+    maps = [item for item in items if checks[item["image"]].label_map]
+    scans = [item for item in items if not checks[item["image"]].label_map]
+    if not scans:  # the folder is one of label maps, and asked for
+        return list(items), []
+    return scans, [(item["image"], "is a label map or mask (--label_maps True takes it for a scan)") for item in maps]
+
+
+def _tell_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    """One line a reason, with the number of files and one of them."""
+    for reason in dict.fromkeys(why for _, why in left_out):
+        paths = [path for path, why in left_out if why == reason]
+        print(f"left out {len(paths)} that are no scans, as {paths[0]}, which {reason}", flush=True)
+
+
+def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool = False, **options: Any) -> list[dict]:
+    """
+    The usable scans of a folder: with a layout the files it names; with a ``dataset.json`` its ``training`` images
+    (Medical Segmentation Decathlon) or cases (nnU-Net 2); of a data set in BIDS those of one suffix; else every NIfTI,
+    NRRD and MetaImage file that is no label map, and every DICOM series, below the folder.
+
+    Args:
+        dataset_dir: the folder.
+        subject_key: what tells subjects apart: a column of dataset.json, a regular expression searched in the path
+            relative to the folder (its first group, or the whole match), or a function of that path; None goes by what
+            the layout of the folder says (BIDS; files of one patient that differ in the contrast at the end of their
+            names; a patient's CD), and else takes every scan for a subject of its own.
+        dry_run: list what would be used and what was left out, and end the program.
+        options: ``skip_bad``, leave unusable scans out instead of refusing; ``spatial_dims``, 2 or 3; ``min_size``,
+            voxels that each axis of a scan must have; ``cache_dir``, where to remember which scans were found good
+            (None checks all of them each time); ``workers``, threads that read scans; ``min_subjects``, how many
+            subjects there must be; ``layout``, how the data set lies on disk, see
+            :mod:`scripts.data.folder_layouts`, None or {} for none; ``labelled``, leave out the images that have no
+            label by design, as the layout says; ``label_maps``, take label maps for scans too; ``bids_suffix``, such as
+            ``T1w``, None takes the most frequent one.
+
+    Returns:
+        dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one
+        that exists; ``missing_label`` where the layout names one that does not.
+
+    Raises:
+        InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
+    """
+    found = survey(dataset_dir, subject_key, **options)
+    if dry_run:
+        show_and_leave([found])
+    return found.scans
+
+
+def show_and_leave(surveys: Sequence[Survey]) -> None:
+    """
+    Print the scans of a run, with subject, size and voxel size, and what was left out and why; then end the program.
+
+    Raises:
+        SystemExit: with 0.
+        InputError: where several processes run, of which this one alone would end.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("--dry_run True lists scans in one process: leave torchrun and multi_gpu_train.json out")
+    for found in surveys:
+        rows = [("scan", "subject", "voxels", "voxel size, mm", "label")]
+        for scan in found.scans:
+            check = found.checks[scan["image"]]
+            size, spacing = ("x".join(f"{value:.4g}" for value in values) for values in (check.size, check.spacing))
+            rows.append((scan["image"], scan["subject"], size, spacing, scan.get("label", "")))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        subjects = len({scan["subject"] for scan in found.scans})
+        print(f"{len(found.scans)} scans of {subjects} subjects would be used; {len(found.left_out)} left out")
+        for path, reason in found.left_out:
+            print(f"  left out: {path} {reason}")
+    sys.stdout.flush()
+    raise SystemExit(0)

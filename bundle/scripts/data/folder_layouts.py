@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which files of a data set are images, and which are their labels: by its ``dataset.json``, or by a layout.
+Which files of a data set are images, and which are their labels: by a layout.
 
 A layout says how a data set lies on disk as it is downloaded, in a few words of JSON:
 
@@ -14,7 +14,6 @@ have no label by design. ``example``: the path of an image, shown where nothing 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
@@ -23,33 +22,6 @@ from typing import Any
 from ..errors import InputError
 
 KEYS = {"images", "label", "unlabelled", "example"}
-
-
-def listed_images(folder: Path) -> list[dict[str, Any]]:
-    """
-    The ``training`` entries of the folder's dataset.json (Medical Segmentation Decathlon).
-
-    Returns:
-        the entries, with full paths ``image`` and, where it exists, ``label``.
-
-    Raises:
-        InputError: for a dataset.json that is not valid.
-    """
-    description = folder / "dataset.json"
-    try:
-        entries = json.loads(description.read_text(encoding="utf-8"))["training"]
-        items = [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
-        for item in items:
-            item["image"] = str(folder / item["image"])
-            label = folder / str(item.pop("label", ""))
-            if label.is_file():
-                item["label"] = str(label)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{description}: no data list with a 'training' list of images ({error}); correct it, or remove it to use "
-            "every scan below the folder"
-        ) from error
-    return items
 
 
 def check_layout(layout: Mapping[str, Any]) -> None:

@@ -1,82 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps: whether one fits its scan, and which codes it holds."""
+"""Label codes: whole numbers, whatever type a file has them in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ..errors import InputError
-from .reading import LoadScan
-from .scan_checks import check_scan
-
-GEOMETRY_TOLERANCE = 1e-2
-"""Millimetres by which the affine matrices of an image and its label may differ."""
+LABEL_TOLERANCE = 0.05
+"""By how much a label in a file may be off a whole number: what rounding does to floating point numbers and to integers
+that the header scales. Interpolation between two labels makes larger steps."""
 
 
-def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | None, list[int]]:
+def off_whole(values: np.ndarray) -> np.ndarray:
+    """The different values, of those given, that are no whole numbers within the tolerance."""
+    found = np.unique(values)
+    if found.dtype.kind != "f":
+        return found[:0]
+    return found[~np.isfinite(found) | (np.abs(found - np.round(np.nan_to_num(found))) > LABEL_TOLERANCE)]
+
+
+def as_codes(values: np.ndarray) -> np.ndarray:
     """
-    Compare a label map with its image and with the description of the data set.
+    Label codes as whole numbers.
 
     Args:
-        case: paths ``image`` and ``label``.
-        codes: label codes that may occur, background included.
+        values: as a file has them, of any type.
 
     Returns:
-        what is wrong (None if nothing is), and the codes found.
-    """
-    if "label" not in case:
-        return "has no label file" + (f": {case['missing_label']} is missing" if "missing_label" in case else ""), []
-    load = LoadScan()
-    try:
-        image, label = load(case["image"]), load(case["label"])
-    except Exception as error:  # damaged files raise anything
-        return f"has a label that cannot be read ({type(error).__name__}): {case['label']}", []
-    if image.shape[1:] != label.shape[1:]:
-        return f"is {tuple(image.shape[1:])} but its label {case['label']} is {tuple(label.shape[1:])}", []
-    if not torch.allclose(image.affine, label.affine, rtol=0, atol=GEOMETRY_TOLERANCE):
-        return f"and its label {case['label']} lie in different places (affine matrices differ)", []
-    values = np.unique(np.asarray(label))
-    strange = [value for value in values.tolist() if value not in codes]
-    if strange:
-        shown = ", ".join(f"{value:g}" for value in strange[:5])
-        return f"has label values ({shown}) that the description does not name: {case['label']}", []
-    if not any(values):
-        return f"has an empty label (background alone): {case['label']}", []
-    return None, [int(value) for value in values]
-
-
-def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> None:
-    """
-    Refuse a label map that does not belong to its scan.
-
-    Args:
-        image: path of the scan.
-        label: path of its label map.
-        codes: the values it may have; None for any whole numbers of 0 or more.
+        int64, of the same shape.
 
     Raises:
-        InputError: for another shape or geometry, values that are no whole numbers, or unknown codes.
+        ValueError: naming a value that is none.
     """
-    problem = check_scan(label, constant=True)
-    if problem is not None:
-        raise InputError(f"{label} {problem}")
-    load = LoadScan()
-    scan, values = load(image), load(label)
-    if scan.shape != values.shape or not np.allclose(scan.affine, values.affine, atol=1e-2):
-        raise InputError(
-            f"{label} has another geometry than its scan {image} (shapes {tuple(values.shape[1:])} and "
-            f"{tuple(scan.shape[1:])}, or other affines): resample the label map to the scan"
+    values = np.asarray(values)
+    wrong = off_whole(values)
+    if wrong.size:
+        raise ValueError(
+            f"holds {wrong[0]:g}, which is no label: a label map has whole numbers (within {LABEL_TOLERANCE}), and is "
+            "resampled by its nearest neighbours"
         )
-    found = np.unique(np.asarray(values))
-    wrong = [value for value in found if value < 0 or value != round(value)]
-    if wrong:
-        raise InputError(f"{label} holds {wrong[0]:g}, which is no label: a label map has whole numbers of 0 or more")
-    unknown = [int(value) for value in found if codes is not None and int(value) not in codes]
-    if unknown:
-        raise InputError(
-            f"{label} holds the unknown label {unknown[0]}: the data set's description names {list(codes or [])}"
-        )
+    return (np.round(values) if values.dtype.kind == "f" else values).astype(np.int64)
+
+
+def label_type(codes: torch.Tensor | Sequence[int]) -> type:
+    """The smallest type of a NIfTI file that holds label codes and that common tools read."""
+    lowest, highest = int(torch.as_tensor(codes).min()), int(torch.as_tensor(codes).max())
+    if lowest >= 0 and highest < 2**16:
+        return np.uint8 if highest < 2**8 else np.uint16
+    return np.int32 if max(highest, -lowest - 1) < 2**31 else np.int64

@@ -14,12 +14,13 @@ import numpy as np
 from monai.config import DtypeLike, KeysCollection
 from monai.data.image_reader import ImageReader
 from monai.transforms import LoadImage, LoadImaged, MapTransform
-from monai.utils import MetaKeys, ensure_tuple
+from monai.utils import MetaKeys, convert_to_dst_type, ensure_tuple
 
 from ..errors import InputError
 from .dicom_series import find_series
 from .dicom_stack import read_pixels, stack
 from .geometry import ScanGeometry, UnusableScan, check_affine, voxel_size
+from .labels import as_codes
 from .nifti_geometry import itk_affine, nifti_geometry, open_nifti, read_header
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -164,6 +165,7 @@ class LoadScand(LoadImaged):
         max_voxels: that it may have then.
         allow_missing_keys: skip keys that are not there.
         dtype: of the values; None keeps the file's.
+        label_keys: of label maps among the keys, whose codes stay the whole numbers they are, however large.
     """
 
     def __init__(
@@ -173,9 +175,10 @@ class LoadScand(LoadImaged):
         max_voxels: int = MAX_VOXELS,
         allow_missing_keys: bool = False,
         dtype: DtypeLike = np.float32,
+        label_keys: Sequence[str] = ("label",),
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        self._loader = LoadScan(dtype)
+        self._loader, self.dtype, self.label_keys = LoadScan(None), dtype, label_keys
         self.meta_keys, self.meta_key_postfix = (None,) * len(self.keys), ("meta_dict",) * len(self.keys)
         self.overwriting = False
         self.pixdim, self.max_voxels = pixdim, max_voxels
@@ -201,7 +204,20 @@ class LoadScand(LoadImaged):
                     raise UnusableScan("is sheared, which ITK cannot write: resample it to straight axes (dcm2niix)")
             except UnusableScan as error:
                 raise InputError(f"{data[key]} {error}") from error
-        return super().__call__(data, reader)
+        loaded = super().__call__(data, reader)
+        for key in self.key_iterator(loaded):
+            loaded[key] = self._typed(key, loaded[key], data[key])
+        return loaded
+
+    def _typed(self, key: str, values: Any, path: Any) -> Any:
+        """The values in the type asked for; label codes as float64, which PyTorch resamples and which is exact."""
+        if key not in self.label_keys:
+            return values if self.dtype is None else convert_to_dst_type(values, values, dtype=self.dtype)[0]
+        try:
+            codes = as_codes(np.asarray(values)).astype(np.float64)
+        except ValueError as error:
+            raise InputError(f"{path} {error}") from error
+        return convert_to_dst_type(codes, values, dtype=np.float64)[0]
 
 
 def check_resampled(geometry: ScanGeometry, pixdim: Sequence[float], max_voxels: int, zoom: float = 1.0) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .dicom_series import is_series
 from .geometry import ScanGeometry, UnusableScan, voxel_size
+from .label_maps import is_label_map
 from .reading import read_scan
 
 LARGEST = 5000.0
@@ -27,12 +28,14 @@ class ScanCheck:
         notes: what had to be decided about its geometry, by kind.
         size: voxels of its axes.
         spacing: their sizes in millimetres.
+        label_map: whether it is a label map or a mask, by what it holds and by its name.
     """
 
     problem: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
+    label_map: bool = False
 
 
 def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
@@ -64,7 +67,7 @@ def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: 
         return ScanCheck(f"cannot be read ({reason}); it is damaged or of another format: copy it anew")
     spacing = tuple(round(float(value), 6) for value in voxel_size(geometry.affine)[: len(geometry.size)])
     problem = _problem(image, geometry, spatial_dims, min_size, constant)
-    return ScanCheck(problem, geometry.notes, geometry.size, spacing)
+    return ScanCheck(problem, geometry.notes, geometry.size, spacing, is_label_map(image, path))
 
 
 def _problem(image: np.ndarray, geometry: ScanGeometry, spatial_dims: int, min_size: int, constant: bool) -> str | None:

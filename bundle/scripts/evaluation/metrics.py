@@ -79,7 +79,11 @@ class MatchingQuality:
             "folded_percentage": folded_percentage(displacement),
         }
         if "image_label" in data and "moving_label" in data:
-            reference, label = data["image_label"].to(displacement), data["moving_label"].to(displacement)
+            labels = torch.cat([data["image_label"], data["moving_label"]]).round().long()
+            codes, numbers = torch.unique(torch.cat([labels.new_zeros(1), labels.flatten()]), return_inverse=True)
+            background = torch.searchsorted(codes, torch.zeros_like(codes[:1]))  # its number becomes 0
+            numbered = (numbers[1:] - background).reshape(labels.shape).to(displacement)  # codes may be large
+            reference, label = numbered.chunk(2)
             measured["dice_before"] = label_dice(label, reference)
             measured["dice_after"] = label_dice(warp(label, displacement, mode="nearest"), reference)
         return {**data, **{name: value[:, None] for name, value in measured.items()}}

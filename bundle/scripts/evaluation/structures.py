@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.labels import check_label
+from ..data.dataset_json import label_names, read_json
+from ..data.label_checks import check_label
 from ..errors import InputError
 from ..progress import progress
 
@@ -63,14 +63,14 @@ def described_structures(
         found = "Dice is of pairs of these" if count > 1 else "Dice needs two subjects with one"
         print(f"{len(labelled)} of {len(scans)} scans have a label map: {found}", flush=True)
     description = Path(dataset_dir) / "dataset.json"
+    content = read_json(description)
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        known = {int(code): str(name) for code, name in content["labels"].items()}
+        known = label_names(content)
         single = [(known[code], [code]) for code in sorted(known) if code]
         parts = single if merged is None else _merging(content, merged)
         families = _merging(content, grouped) if merged is None and grouped in content else []
         family = {code: name for name, codes in families for code in codes}
-    except (AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
         wanted = "'labels' that map each code to a name" + (f" and '{merged}' that merges codes" if merged else "")
         raise InputError(f"{description} needs {wanted} ({type(error).__name__} {error})") from error
     for scan in progress(labelled, "Checking label maps"):

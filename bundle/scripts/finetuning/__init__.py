@@ -9,7 +9,6 @@ from .networks import (
     ClassificationNetwork,
     SegmentationNetwork,
     TaskNetwork,
-    backbone_weights,
     last_levels,
     load_pretrained,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "SegmentationScores",
     "TaskNetwork",
     "as_value",
-    "backbone_weights",
     "by_subject",
     "case_scores",
     "class_aucs",

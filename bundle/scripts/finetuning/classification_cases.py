@@ -49,7 +49,13 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise InputError(f"table {path} has no column '{column}': its columns are {', '.join(names) or 'none'}")
     if not rows:
         raise InputError(f"table {path} has no rows below its head")
-    return [{column: (row[column] or "").strip() for column in columns} for row in rows]
+    return [{column: _entry(row[column]) for column in columns} for row in rows]
+
+
+def _entry(text: str | None) -> str:
+    """A table's entry without blanks around it; BIDS writes ``n/a`` for none."""
+    stripped = (text or "").strip()
+    return "" if stripped == "n/a" else stripped
 
 
 def as_value(value: object) -> str:
@@ -96,6 +102,7 @@ def classified_cases(
     skip_bad: bool = False,
     workers: int = 2,
     layout: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
 ) -> list[dict[str, Any]]:
     """
     The scans of a data set whose subject has a class in a table.
@@ -108,6 +115,7 @@ def classified_cases(
         skip_bad: leave scans without a class out instead of refusing.
         workers: threads that read files.
         layout: how the data set lies on disk, see :mod:`scripts.data.folder_layouts`.
+        dry_run: list the scans and what was left out, and end the program.
 
     Returns:
         dictionaries with ``image``, ``subject``, ``label`` (number of the class, from 0) and ``classes`` (the same,
@@ -122,7 +130,9 @@ def classified_cases(
         raise InputError(f"table must name a file, its column id and its column target, not {table}")
     path = Path(dataset_dir, table["file"])
     rows = read_table(path, [table["id"], table["target"]])
-    scans = find_scans(dataset_dir, subject_key, skip_bad, workers=workers, min_subjects=1, layout=layout)
+    scans = find_scans(
+        dataset_dir, subject_key, dry_run, skip_bad=skip_bad, workers=workers, min_subjects=1, layout=layout
+    )
     found: dict[str, set[str]] = {}
     for row in rows:
         found.setdefault(row[table["id"]], set()).add(as_value(row[table["target"]]))

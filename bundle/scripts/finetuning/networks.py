@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from monai.networks.layers import Conv
@@ -13,7 +12,8 @@ from torch import nn
 from ..errors import InputError
 from ..files import load_file
 from ..networks.backbone import UNetBackbone
-from ..training.checkpoints import load_weights
+from ..networks.find_weights import find_weights
+from ..networks.weights import load_weights
 
 MODES = ("finetune", "linear", "scratch")
 
@@ -61,25 +61,6 @@ class SegmentationNetwork(TaskNetwork):
         return self.head(self.backbone(image)[1])
 
 
-def backbone_weights(content: Mapping, source: str | Path) -> dict[str, torch.Tensor]:
-    """
-    The backbone's part of whatever holds one.
-
-    Args:
-        content: a state dictionary of a GVSL network, of a child's network or of a backbone alone, or a
-            ``checkpoint.pt``.
-        source: where it comes from, for the message.
-
-    Returns:
-        the backbone's state dictionary.
-    """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
-    weights = content["network"] if "optimizer" in content else content
-    inner = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
-    return inner or dict(weights)
-
-
 def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:
     """
     Begin as the mode says, and say with what.
@@ -107,14 +88,20 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
         return
     content = load_file(path)
-    weights = backbone_weights(content, path)
-    tuned = any(name.startswith("head.") for name in content.get("network", content))
-    random = {} if mode == "linear" or tuned else last_levels(network.backbone, fresh_levels)
+    weights = find_weights(content, network.backbone.state_dict(), path)
+    random = {} if mode == "linear" or _is_tuned(content) else last_levels(network.backbone, fresh_levels)
     load_weights(network.backbone, weights, path)
     network.backbone.load_state_dict(random, strict=False)
     numbers = sum(value.numel() for name, value in weights.items() if name not in random)
     taken = f"{len(weights) - len(random)} of {len(weights)} tensors ({numbers:,} numbers) from {path}"
     print(f"backbone: {taken}" + (f", random levels of the decoder: {fresh_levels}" if random else ""), flush=True)
+
+
+def _is_tuned(content: Mapping) -> bool:
+    """Whether a file holds a child's own network: a backbone and one layer, however they are wrapped."""
+    nested = [value for value in content.values() if isinstance(value, Mapping)]
+    parts = [f".{name}" for name in content if isinstance(name, str)]
+    return any(name.endswith(".head.weight") for name in parts) or any(map(_is_tuned, nested))
 
 
 def last_levels(backbone: UNetBackbone, count: int) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..data.find_scans import SubjectKey, find_scans
-from ..data.labels import check_case
+from ..data.label_checks import check_case
+from ..data.result_names import record_results, result_names, show_results
 from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
 from ..errors import InputError, check_flags, refuse_or_leave_out
 
@@ -21,6 +22,7 @@ def labelled_cases(
     skip_bad: bool = False,
     workers: int = 2,
     layout: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
 ) -> list[dict[str, Any]]:
     """
     The cases of a data set whose image and label can be used.
@@ -34,6 +36,7 @@ def labelled_cases(
         workers: threads that read files.
         layout: how the data set lies on disk, see :mod:`scripts.data.folder_layouts`; images without label by
             design are left out.
+        dry_run: list the scans and what was left out, and end the program.
 
     Returns:
         dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
@@ -43,8 +46,20 @@ def labelled_cases(
     """
     check_flags({"skip_bad": skip_bad})
     cases = find_scans(
-        dataset_dir, subject_key, skip_bad, workers=workers, min_subjects=1, layout=layout, labelled=True
+        dataset_dir,
+        subject_key,
+        dry_run,
+        skip_bad=skip_bad,
+        workers=workers,
+        min_subjects=1,
+        layout=layout,
+        labelled=True,
     )
+    labelled = [case for case in cases if "label" in case or "missing_label" in case]
+    if 0 < len(labelled) < len(cases):
+        without = next(case["image"] for case in cases if case not in labelled)
+        print(f"left out {len(cases) - len(labelled)} of {len(cases)} scans without label, as {without}", flush=True)
+        cases = labelled
     codes = [0, *ignored_codes, *(code for entry in classes for code in entry["codes"])]
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(lambda case: check_case(case, codes), cases))
@@ -58,7 +73,11 @@ def labelled_cases(
 
 
 def images_to_predict(
-    dataset_dir: str, image: str | Sequence[str] | None = None, layout: Mapping[str, Any] | None = None
+    dataset_dir: str,
+    image: str | Sequence[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
+    output_dir: str | None = None,
+    dry_run: bool = False,
 ) -> list[dict[str, str]]:
     """
     What to predict on.
@@ -68,16 +87,28 @@ def images_to_predict(
         image: path of a scan, or several.
         layout: how the folder lies on disk, see :mod:`scripts.data.folder_layouts`; its images without label are
             predicted too.
+        output_dir: where a file is written for each; None for no such files.
+        dry_run: list the scans and what was left out, and end the program.
 
     Returns:
         dictionaries with ``image``.
+
+    Raises:
+        InputError: for a scan that cannot be used; where a result would be overwritten, see
+            :func:`~scripts.data.record_results`.
     """
     if not image:
-        return [{"image": scan["image"]} for scan in find_scans(dataset_dir, min_subjects=1, layout=layout)]
-    paths = [image] if isinstance(image, str) else list(image)
-    checks = {path: inspect_scan(path) for path in paths}
-    for path, check in checks.items():
-        if check.problem:
-            raise InputError(f"{path} {check.problem if scan_exists(path) else 'does not exist: pass --image <scan>'}")
-    tell_decisions(checks)
+        paths = [scan["image"] for scan in find_scans(dataset_dir, None, dry_run, min_subjects=1, layout=layout)]
+    else:
+        paths = list(dict.fromkeys([image] if isinstance(image, str) else image))
+        checks = {path: inspect_scan(path) for path in paths}
+        for path, check in checks.items():
+            if check.problem:
+                problem = check.problem if scan_exists(path) else "does not exist: pass --image <scan>"
+                raise InputError(f"{path} {problem}")
+        tell_decisions(checks)
+        if dry_run:
+            show_results({name: [path] for path, name in result_names(paths).items()})
+    if output_dir is not None:
+        record_results(output_dir, {name: [path] for path, name in result_names(paths).items()})
     return [{"image": path} for path in paths]

@@ -18,6 +18,7 @@ from monai.engines import Workflow
 from monai.handlers import write_metrics_reports
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
+from ..data.result_names import result_names
 from .figures import label_planes, overlay_figure, save
 
 MEASURES = ("dice", "hausdorff_95", "surface_dice")
@@ -104,10 +105,11 @@ class SegmentationScores:
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=4) + "\n", encoding="utf-8")
         for structure, values in summary.items():
             print(f"{structure:28}" + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
+        short = result_names(names)
         order = np.argsort(ranks, kind="stable")
         for kind, index in {"worst": order[0], "median": order[len(order) // 2]}.items():
             case = self.cases[index]
-            title = f"{kind} case, {Path(case['name']).name}: Dice {ranks[index]:.3f}"
+            title = f"{kind} case, {short[names[index]]}: Dice {ranks[index]:.3f}"
             save(overlay_figure(case["planes"], case["spacing"], title), self.folder / f"{kind}.png")
 
     def summary(self, tables: dict[str, np.ndarray]) -> dict[str, dict[str, float | int | None]]:

@@ -8,10 +8,9 @@ from .list_pairs import expand, list_pairs
 from .refinement import LocalNCCGradient, Refinement
 from .write_match import (
     WriteMatch,
+    label_codes,
     label_probabilities,
-    label_type,
     plain,
-    scan_name,
     world_match,
 )
 
@@ -24,13 +23,12 @@ __all__ = [
     "WriteFeatures",
     "WriteMatch",
     "expand",
+    "label_codes",
     "label_probabilities",
-    "label_type",
     "list_pairs",
     "list_propagation",
     "list_scans",
     "plain",
-    "scan_name",
     "similarity_map",
     "world_match",
 ]

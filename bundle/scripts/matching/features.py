@@ -11,18 +11,37 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.result_names import record_results, result_names, show_results
 from ..data.writing import geometry_of, write_nifti
 from ..errors import InputError
 from ..networks.gvsl import GVSL
 from ..spatial.scanner_space import transform_points
 from ..spatial.warp import sample, voxel_grid
 from .list_pairs import expand
-from .write_match import plain, scan_name, world_match
+from .write_match import plain, world_match
 
 
-def list_scans(dataset_dir: str) -> list[dict[str, str]]:
-    """Every scan of a folder as ``image``."""
-    return [{"image": path} for path in expand(dataset_dir)]
+def list_scans(dataset_dir: str, output_dir: str | None = None, dry_run: bool = False) -> list[dict[str, str]]:
+    """
+    Every scan of a folder.
+
+    Args:
+        dataset_dir: the folder, a scan, a pattern or a list of these.
+        output_dir: where results go; None only lists.
+        dry_run: print what would be used, and end the program.
+
+    Returns:
+        dictionaries with ``image`` and the name of its ``result``.
+
+    Raises:
+        InputError: where a result would be overwritten, see :func:`~scripts.data.record_results`.
+    """
+    names = result_names(expand(dataset_dir))
+    if dry_run:
+        show_results({name: [path] for path, name in names.items()})
+    if output_dir is not None:
+        record_results(output_dir, {name: [path] for path, name in names.items()})
+    return [{"image": path, "result": name} for path, name in names.items()]
 
 
 class WriteFeatures:
@@ -41,14 +60,14 @@ class WriteFeatures:
         """
         Args:
             data: a batch of one scan: ``image`` prepared, ``pred`` the backbone's f^g ``(1, Cg, d, h, w)`` and f^l
-                ``(1, Cl, D, H, W)``.
+                ``(1, Cl, D, H, W)``, and the name of its ``result``.
 
         Returns:
             the same.
         """
         image = data["image"]
         global_features, local_features = (plain(features) for features in data["pred"])
-        name = scan_name(str(image.meta["filename_or_obj"][0]))
+        name = data["result"][0]
         self.output_dir.mkdir(parents=True, exist_ok=True)
         np.save(self.output_dir / f"{name}_global.npy", global_features.flatten(1).mean(dim=1).numpy())
         maps = np.moveaxis(local_features.numpy(), 0, -1)
@@ -78,9 +97,9 @@ class Correspond:
     """
     Postprocessing step of the matching evaluator: where in the moving scan is this voxel of the fixed scan?
 
-    Writes ``correspondence.json``: the place by the match alone, and the best one by f^l within ``radius`` of it, each
-    as a voxel of the moving scan and in millimetres (RAS); and ``similarity.nii.gz``, the similarity of f^l everywhere
-    in the moving scan's own geometry.
+    Writes to ``<output_dir>/<moving>_to_<fixed>/``: ``correspondence.json``, the place by the match alone, and the best
+    one by f^l within ``radius`` of it, each as a voxel of the moving scan and in millimetres (RAS); and
+    ``similarity.nii.gz``, the similarity of f^l everywhere in the moving scan's own geometry.
 
     Args:
         output_dir: where to.
@@ -126,14 +145,15 @@ class Correspond:
             "by_features": self._place(grid.flatten(1)[:, best], moving.affine[0]),
             "similarity": float(similarity.flatten()[best]),
         }
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        folder = self.output_dir / data["result"][0]
+        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(found, indent=4)
-        (self.output_dir / "correspondence.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "correspondence.json").write_text(text + "\n", encoding="utf-8")
         voxels = voxel_grid(moving.shape[2:], answer)
         to_prepared = torch.linalg.inv(match.moving_affine.double()) @ moving.affine[0].double()
         everywhere = sample(similarity[None, None].double(), transform_points(to_prepared, voxels)[None])[0, 0]
         affine = moving.affine[0].double().numpy()
-        write_nifti(everywhere.float().numpy(), affine, self.output_dir / "similarity.nii.gz", geometry_of(moving))
+        write_nifti(everywhere.float().numpy(), affine, folder / "similarity.nii.gz", geometry_of(moving))
         print(text, flush=True)
         return {**data, "correspondence": found}
 

@@ -11,28 +11,41 @@ from pathlib import Path
 from typing import Any
 
 from ..data.find_scans import find_scans
-from ..data.labels import check_label
-from ..data.scan_checks import inspect_scan, tell_decisions
+from ..data.label_checks import check_label
+from ..data.result_names import record_results, result_names, scan_name, show_results
+from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
 from ..errors import InputError
 
 Paths = str | Sequence[str]
 
 
-def expand(paths: Paths) -> list[str]:
+def expand(paths: Paths, label_maps: bool = False) -> list[str]:
     """
-    A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these.
+    A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these. What
+    exists under its name is no pattern, whatever brackets are in it.
+
+    Args:
+        paths: see above.
+        label_maps: whether label maps are meant, which are left out of a folder else.
 
     Raises:
         InputError: where nothing is found.
     """
     if not isinstance(paths, str):
-        return [path for entry in paths for path in expand(entry)]
+        return [path for entry in paths for path in expand(entry, label_maps)]
     if Path(paths).is_dir():
-        return [scan["image"] for scan in find_scans(paths, min_subjects=1)]
-    found = sorted(glob.glob(paths))
+        return [scan["image"] for scan in find_scans(paths, min_subjects=1, label_maps=label_maps)]
+    if scan_exists(paths) or os.path.lexists(paths):
+        return [paths]
+    folder = Path(paths).parent  # brackets in folders that exist are no pattern either
+    while not folder.is_dir():
+        folder = folder.parent
+    pattern = os.path.join(glob.escape(str(folder)), os.path.relpath(paths, folder))
+    found = sorted(map(os.path.normpath, glob.glob(pattern, recursive=True)))
     if not found:
         raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
-    return found
+    scans = [path for path in found if scan_name(path) != Path(path).name]  # no description that lies beside a scan
+    return scans or expand(found, label_maps)
 
 
 def same_file(first: str, second: str) -> bool:
@@ -48,6 +61,8 @@ def list_pairs(
     moving: Paths | None = None,
     moving_label: Paths | None = None,
     pairs: str | Sequence[dict[str, str]] | None = None,
+    output_dir: str | None = None,
+    dry_run: bool = False,
 ) -> list[dict[str, Any]]:
     """
     The pairs to match.
@@ -60,9 +75,12 @@ def list_pairs(
         moving_label: their label maps, in the same order.
         pairs: instead of all that: dictionaries with ``image`` (fixed), ``moving`` and possibly ``moving_label``, or
             the path of a JSON file with such a list.
+        output_dir: where results go; None only lists.
+        dry_run: print what would be matched, and end the program.
 
     Returns:
-        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan).
+        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan); and
+        ``result``, the pair's name, ``<moving>_to_<fixed>``, see :func:`~scripts.data.result_names`.
 
     Raises:
         InputError: naming every scan that cannot be used, or a label map that does not fit.
@@ -71,7 +89,7 @@ def list_pairs(
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
         movers = expand(moving)
-        labels: list[str] = [] if moving_label is None else expand(moving_label)
+        labels: list[str] = [] if moving_label is None else expand(moving_label, label_maps=True)
         if labels and len(labels) != len(movers):
             raise InputError(
                 f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
@@ -95,13 +113,37 @@ def list_pairs(
     if not listed:
         raise InputError("nothing to match: there is no moving scan besides the fixed one")
     _check_pairs(listed)
+    listed = list({tuple(pair.items()): pair for pair in listed}.values())  # named by two patterns
+    names = result_names([pair[key] for pair in listed for key in ("image", "moving")])
+    results = [f"{names[pair['moving']]}_to_{names[pair['image']]}" for pair in listed]
+    sources = _sources(results, listed)
+    if dry_run:
+        show_results(sources)
+    if output_dir is not None:
+        record_results(output_dir, sources)
     internal = {"moving_label": "label"}  # Spacingd would take "moving_..." for meta data of "moving"
-    return [{internal.get(key, key): value for key, value in pair.items()} for pair in listed]
+    return [
+        {internal.get(key, key): value for key, value in pair.items()} | {"result": result}
+        for pair, result in zip(listed, results, strict=True)
+    ]
+
+
+def _sources(results: Sequence[str], pairs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    """Fixed and moving scan by the pair's name; refuses a pair that is listed twice."""
+    found: dict[str, list[str]] = {}
+    for result, pair in zip(results, pairs, strict=True):
+        if result in found:
+            raise InputError(
+                f"{pair['moving']} is to be matched to {pair['image']} twice, and both would be written to {result}: "
+                "list each pair once"
+            )
+        found[result] = [pair["image"], pair["moving"]]
+    return found
 
 
 def _read_pairs(path: str) -> list[dict[str, str]]:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         root = Path(path).parent
         return [{key: str(root / value) for key, value in pair.items()} for pair in content]
     except (OSError, ValueError, AttributeError, TypeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.labels import label_type
 from ..data.writing import geometry_of, write_displacement, write_nifti
 from ..errors import InputError
 from ..spatial.displacement import inside_volume
@@ -17,15 +18,6 @@ from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, sc
 from ..spatial.warp import sample
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
-
-
-def scan_name(path: str) -> str:
-    """A file's name without the ending of its format, or a folder's name."""
-    name = Path(path).name
-    for ending in (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def label_probabilities(label: torch.Tensor, codes: torch.Tensor, *where: Any) -> torch.Tensor:
@@ -46,7 +38,8 @@ def label_probabilities(label: torch.Tensor, codes: torch.Tensor, *where: Any) -
 
 class WriteMatch:
     """
-    Postprocessing step of the matching evaluator: writes each pair to ``<output_dir>/<moving>_to_<fixed>/``.
+    Postprocessing step of the matching evaluator: writes each pair to ``<output_dir>/<moving>_to_<fixed>/``, its
+    ``result``.
 
     ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map (nearest) where it has one;
     ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
@@ -68,7 +61,8 @@ class WriteMatch:
         """
         Args:
             data: a batch of one pair: ``image``, ``moving`` prepared ``(1, 1, D, H, W)``, their originals
-                ``original_image``, ``original_moving`` (and ``original_label``) with their affines, ``pred``.
+                ``original_image``, ``original_moving`` (and ``original_label``) with their affines, ``pred``, and the
+                name of its ``result``, see :func:`~scripts.matching.list_pairs`.
 
         Returns:
             the same with ``folder``, what was written to, added.
@@ -77,8 +71,7 @@ class WriteMatch:
         fixed, moving = data["original_image"], data["original_moving"]
         grid, size = fixed.affine[0], fixed.shape[2:]
         displacement = match.displacement(grid, size)
-        names = [scan_name(str(scan.meta["filename_or_obj"][0])) for scan in (moving, fixed)]
-        folder = self.output_dir / "_to_".join(names)
+        folder = self.output_dir / data["result"][0]
         folder.mkdir(parents=True, exist_ok=True)
         affine, like = grid.double().numpy(), geometry_of(fixed)
         if "warped" in self.outputs:
@@ -96,11 +89,13 @@ class WriteMatch:
             label = data["original_label"]
             where = (label.affine[0], displacement, grid)
             if "label" in self.outputs:
-                codes = resample(plain(label), *where, mode="nearest")[0].round()
+                codes, numbers = torch.unique(label_codes(label), return_inverse=True)
+                codes, numbers = torch.cat([codes.new_zeros(1), codes]), numbers + 1  # outside is background
+                codes = codes[resample(numbers.float(), *where, mode="nearest")[0].long()]
                 write_nifti(codes.numpy().astype(label_type(codes)), affine, folder / "warped_label.nii.gz", like)
             if "probabilities" in self.outputs:
-                codes = torch.unique(plain(label).round())
-                shares = label_probabilities(plain(label).round(), codes, *where)
+                codes = torch.unique(label_codes(label))
+                shares = label_probabilities(label_codes(label), codes, *where)
                 write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
         return {**data, "folder": str(folder)}
@@ -111,11 +106,9 @@ def plain(image: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(image[0]).detach().cpu().float()
 
 
-def label_type(codes: torch.Tensor) -> type:
-    """The smallest unsigned type, or a signed one, that holds the codes."""
-    if codes.min() < 0:
-        return np.int32
-    return np.uint8 if codes.max() < 2**8 else np.uint16 if codes.max() < 2**16 else np.int32
+def label_codes(label: torch.Tensor) -> torch.Tensor:
+    """The first label map of a batch, without meta data: ``(1, D, H, W)``, int64."""
+    return torch.as_tensor(label[0]).detach().cpu().double().round().long()
 
 
 def world_match(data: dict[str, Any]) -> WorldMatch:

@@ -10,6 +10,7 @@ from .correlation_head import CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
 from .decoder_levels import decoder_levels, side_by_side
 from .deformable_head import CascadeHead, DeformableHead
+from .find_weights import find_weights
 from .flexible_unet import FlexibleEncoder, register_encoder
 from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
@@ -21,7 +22,7 @@ from .pretrained import Embedding, Pretrained
 from .recorded import describe, recorded
 from .restoration_head import RestorationHead
 from .spatial_transformer import SpatialTransformer
-from .weights import load_weights, network_weights, present_names, repeat_stem
+from .weights import load_weights, present_names, repeat_stem
 
 __all__ = [
     "GVSL",
@@ -51,10 +52,10 @@ __all__ = [
     "decoder_levels",
     "describe",
     "expected_offset",
+    "find_weights",
     "group_norm",
     "initialise",
     "load_weights",
-    "network_weights",
     "padding_to_multiple",
     "part_convolutions",
     "present_names",

@@ -15,7 +15,8 @@ from torch import nn
 from ..errors import InputError
 from ..files import load_file
 from .backbone import UNetBackbone
-from .weights import load_weights, network_weights, repeat_stem
+from .find_weights import find_weights
+from .weights import load_weights, repeat_stem
 
 MOST_LEVELS = 5
 """Below full size, of ``FlexibleUNet``."""
@@ -51,9 +52,8 @@ class FlexibleEncoder(nn.Module):
         if pretrained:
             if model is None:
                 raise InputError("there are no weights to begin with: pass register_encoder(model=<model.pt>)")
-            weights = network_weights(load_file(model), model)
-            encoder = ("backbone.stem.", "backbone.downs.")
-            own = {name.removeprefix("backbone."): w for name, w in weights.items() if name.startswith(encoder)}
+            weights = find_weights(load_file(model), self.state_dict(), model)
+            own = {name: weight for name, weight in weights.items() if name.startswith(("stem.", "downs."))}
             load_weights(self, repeat_stem(own, backbone.stems, in_channels) if own else own, model)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:

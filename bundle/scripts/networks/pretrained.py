@@ -17,7 +17,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import load_file
-from .weights import load_weights, network_weights
+from .find_weights import find_weights
+from .weights import load_weights
 
 MODEL, SETTINGS, CONFIG = "model.pt", "settings.json", Path("configs") / "inference.json"
 BUNDLE = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ class Pretrained(nn.Module):
             parser.read_config([str(path) for path in configurations])
             parser["bundle_root"] = str(configurations[0].parents[1])
             network = parser.get_parsed_content("network_def")
-            load_weights(network, network_weights(load_file(model), model), model)
+            load_weights(network, find_weights(load_file(model), network.state_dict(), model), model)
             backbone = network.backbone
             if not isinstance(backbone, cls):
                 raise InputError(f"{source} holds a {type(backbone).__name__}: call {type(backbone).__name__} instead")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,22 +16,6 @@ FORMER_NAMES = {
     "deformable_head.": "matching_head.local_matching.",
 }
 """Of the parts of a network, as files of the first releases have them."""
-
-
-def network_weights(content: Any, source: str | Path) -> dict[str, torch.Tensor]:
-    """
-    The weights of a network.
-
-    Args:
-        content: of a ``model.pt``, a plain state dictionary, or of a ``checkpoint.pt``.
-        source: where it comes from, for the message.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
-    return dict(content["network"] if "optimizer" in content else content)
 
 
 def present_names(weights: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:

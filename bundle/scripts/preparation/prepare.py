@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.folder_layouts import laid_out_images
-from ..data.labels import GEOMETRY_TOLERANCE
+from ..data.label_checks import GEOMETRY_TOLERANCE
 from ..data.reading import LoadScan
 from ..data.scan_checks import check_scan
 from ..data.writing import ScanWriter

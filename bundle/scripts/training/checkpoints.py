@@ -12,7 +12,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import load_file, write_atomically
-from ..networks.weights import load_weights, network_weights
+from ..networks.find_weights import find_weights
+from ..networks.weights import load_weights
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
 
@@ -64,7 +65,7 @@ class ModelLoader:
 
     Args:
         network: to be filled.
-        path: a plain state dictionary, or a ``checkpoint.pt``.
+        path: of the weights, plain or as :func:`~scripts.networks.find_weights` finds them.
     """
 
     def __init__(self, network: nn.Module, path: str) -> None:
@@ -74,7 +75,8 @@ class ModelLoader:
         """Load; the engine, given by MONAI's habit, is not needed."""
         if not Path(self.path).is_file():
             raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
-        load_weights(self.network, network_weights(load_file(self.path), self.path), self.path)
+        weights = find_weights(load_file(self.path), self.network.state_dict(), self.path)
+        load_weights(self.network, weights, self.path)
 
 
 def start_from(network: nn.Module, path: str | None) -> None:
@@ -83,7 +85,7 @@ def start_from(network: nn.Module, path: str | None) -> None:
 
     Args:
         network: to be filled.
-        path: a ``model.pt`` or ``checkpoint.pt``; None begins at random.
+        path: see :class:`ModelLoader`; None begins at random.
     """
     if path:
         ModelLoader(network, path)()

@@ -94,8 +94,9 @@ class TestDescription:
     def test_broken_description_is_named(self, tmp_path, make_cohort, text):
         make_cohort(tmp_path, subjects=2)
         (tmp_path / "dataset.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(InputError, match=r"dataset\.json: no data list .* remove it"):
+        with pytest.raises(InputError, match=r"dataset\.json (is neither|cannot be read as JSON)"):
             find_scans(str(tmp_path))
+        assert len(find_scans(str(tmp_path), layout={"images": "imagesTr/*.nii.gz"})) == 2  # as the message says
 
     def test_entries_that_do_not_exist_are_listed_with_the_damaged(self, tmp_path, make_cohort):
         make_cohort(tmp_path, subjects=5)

@@ -41,6 +41,7 @@ def pair(label: torch.Tensor, offset: float = 0, votes: int = 1, similar: bool =
         "original_label": scan(label.reshape(1, 1, *SIZE).float(), shifted),
         "pred": pred,
         "votes": [votes],
+        "result": ["scan"],
     }
 
 

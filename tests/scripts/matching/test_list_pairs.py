@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scripts.data import check_label
 from scripts.errors import InputError
-from scripts.matching import expand, list_pairs, list_propagation
+from scripts.matching import expand, list_pairs, list_propagation, list_scans
 
 
 def save(path, values=None, affine=None, dtype=np.float32):
@@ -64,6 +64,7 @@ def test_pairs_file_is_relative_to_itself(folder):
         "image": str(folder / "imagesTr/a.nii.gz"),
         "moving": str(folder / "imagesTr/c.nii.gz"),
         "label": str(folder / "labelsTr/c.nii.gz"),
+        "result": "c_to_a",
     }
 
 
@@ -120,21 +121,42 @@ def test_propagation_pairs_every_scan_with_every_atlas(folder):
         list_propagation(str(folder), f"{images}/[ab].nii.gz", f"{labels}/a.nii.gz")
 
 
-def test_scans_of_one_name_would_overwrite_each_other(folder):
-    save(folder / "other" / "x" / "b.nii.gz")
-    save(folder / "other" / "y" / "b.nii.gz")
-    with pytest.raises(InputError, match="several scans named b"):
-        list_propagation(str(folder / "other"), f"{folder}/imagesTr/a.nii.gz", f"{folder}/labelsTr/a.nii.gz")
+def test_names_with_brackets_are_no_patterns(folder, tmp_path):
+    """What exists under its name is meant; a pattern below a folder with brackets is one."""
+    images = tmp_path / "of [2024]"
+    paths = [save(images / f"s{n} [T1].nii.gz") for n in range(3)]
+    save(images / "s1 T.nii.gz")  # what the pattern "s1 [T1].nii.gz" would find
+    (images / "s1 [T1].json").write_text("{}")
+    assert expand(paths[1]) == [paths[1]]
+    assert expand(f"{images}/s*[[]T1[]]*") == paths
+    (pair,) = list_pairs(fixed=paths[0], moving=paths[1])
+    assert (pair["moving"], pair["result"]) == (paths[1], "s1 [T1]_to_s0 [T1]")
 
 
-@pytest.mark.parametrize("spelling", ["./imagesTr/a.nii.gz", "imagesTr/../imagesTr/a.nii.gz", "link.nii.gz"])
-def test_a_scan_is_not_matched_with_itself_however_it_is_spelt(folder, monkeypatch, spelling):
-    """A relative path, a detour and a link are the scan itself, which is left out of the moving ones."""
-    (folder / "link.nii.gz").symlink_to(folder / "imagesTr" / "a.nii.gz")
-    monkeypatch.chdir(folder)
-    for pairs in (
-        list_pairs(fixed=spelling, moving=f"{folder}/imagesTr/*.nii.gz"),
-        list_pairs(str(folder), fixed=spelling),
-        list_propagation(str(folder), spelling, "labelsTr/a.nii.gz"),
-    ):
-        assert [pair["moving" if "votes" not in pair else "image"][-8:] for pair in pairs] == ["b.nii.gz", "c.nii.gz"]
+def test_one_file_name_in_every_folder(folder, tmp_path):
+    """Results are named by what tells them apart, and recorded; another run does not write over them."""
+    kits, out = tmp_path / "kits", str(tmp_path / "out")
+    paths = [save(kits / f"case_{n}" / "imaging.nii.gz") for n in range(4)]
+    pairs = list_pairs(fixed=paths[0], moving=f"{kits}/case_[1-3]/imaging.nii.gz", output_dir=out)
+    expected = [f"case_{n}_imaging_to_case_0_imaging" for n in (1, 2, 3)]
+    assert [pair["result"] for pair in pairs] == expected
+    assert [pair["result"] for pair in list_pairs(str(kits), output_dir=out)] == expected  # the same run again
+    labels = {"atlas": paths[0], "atlas_label": f"{folder}/labelsTr/a.nii.gz"}
+    propagated = list_propagation(str(kits), **labels, output_dir=str(tmp_path / "labels"))
+    assert [pair["result"] for pair in propagated] == [f"case_{n}_imaging" for n in (1, 2, 3)]
+    assert [scan["result"] for scan in list_scans(str(kits))] == [f"case_{n}_imaging" for n in range(4)]
+
+
+def test_label_maps_are_not_written_over_their_scans(folder):
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    with pytest.raises(InputError, match=r"is a scan of this run.*another --output_dir"):
+        list_propagation(str(images), f"{images}/a.nii.gz", f"{labels}/a.nii.gz", str(images))
+
+
+def test_a_pair_is_matched_once(folder):
+    a, b = (str(folder / "imagesTr" / f"{name}.nii.gz") for name in "ab")
+    assert len(list_pairs(fixed=a, moving=[b, b])) == 1
+    label, other = (str(folder / "labelsTr" / f"{name}.nii.gz") for name in "ab")
+    pairs = [{"image": a, "moving": b, "moving_label": path} for path in (label, other)]
+    with pytest.raises(InputError, match="twice"):
+        list_pairs(pairs=pairs, output_dir=str(folder / "out"))

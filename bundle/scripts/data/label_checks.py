@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a label map fits its scan, and which codes it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .labels import as_codes
+from .reading import LoadScan
+from .scan_checks import check_scan
+
+GEOMETRY_TOLERANCE = 1e-2
+"""Millimetres by which the affine matrices of an image and its label may differ."""
+
+
+def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | None, list[int]]:
+    """
+    Compare a label map with its image and with the description of the data set.
+
+    Args:
+        case: paths ``image`` and ``label``.
+        codes: label codes that may occur, background included.
+
+    Returns:
+        what is wrong (None if nothing is), and the codes found.
+    """
+    if "label" not in case:
+        return "has no label file" + (f": {case['missing_label']} is missing" if "missing_label" in case else ""), []
+    try:
+        image, label = LoadScan()(case["image"]), LoadScan(dtype=None)(case["label"])
+    except Exception as error:  # damaged files raise anything
+        return f"has a label that cannot be read ({type(error).__name__}): {case['label']}", []
+    if image.shape[1:] != label.shape[1:]:
+        return f"is {tuple(image.shape[1:])} but its label {case['label']} is {tuple(label.shape[1:])}", []
+    if not torch.allclose(image.affine, label.affine, rtol=0, atol=GEOMETRY_TOLERANCE):
+        return f"and its label {case['label']} lie in different places (affine matrices differ)", []
+    try:
+        values = np.unique(as_codes(np.asarray(label)))
+    except ValueError as error:
+        return f"has a label that {error}: {case['label']}", []
+    strange = [value for value in values.tolist() if value not in codes]
+    if strange:
+        shown = ", ".join(map(str, strange[:5]))
+        return f"has label values ({shown}) that the description does not name: {case['label']}", []
+    if not any(values):
+        return f"has an empty label (background alone): {case['label']}", []
+    return None, [int(value) for value in values]
+
+
+def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> None:
+    """
+    Refuse a label map that does not belong to its scan.
+
+    Args:
+        image: path of the scan.
+        label: path of its label map.
+        codes: the values it may have; None for any whole numbers of 0 or more.
+
+    Raises:
+        InputError: for another shape or geometry, values that are no whole numbers, or unknown codes.
+    """
+    problem = check_scan(label, constant=True)
+    if problem is not None:
+        raise InputError(f"{label} {problem}")
+    scan, values = LoadScan()(image), LoadScan(dtype=None)(label)
+    if scan.shape != values.shape or not np.allclose(scan.affine, values.affine, atol=1e-2):
+        raise InputError(
+            f"{label} has another geometry than its scan {image} (shapes {tuple(values.shape[1:])} and "
+            f"{tuple(scan.shape[1:])}, or other affines): resample the label map to the scan"
+        )
+    try:
+        found = np.unique(as_codes(np.asarray(values)))
+    except ValueError as error:
+        raise InputError(f"{label} {error}") from error
+    if found[0] < 0:
+        raise InputError(f"{label} holds {found[0]}, which is no label: a label map has whole numbers of 0 or more")
+    unknown = [int(value) for value in found if codes is not None and int(value) not in codes]
+    if unknown:
+        raise InputError(
+            f"{label} holds the unknown label {unknown[0]}: the data set's description names {list(codes or [])}"
+        )
