@@ -1,4 +1,4 @@
-# Every target calls a plain command that works without make; `make -n TARGET` shows it.
+# Every target calls a plain command that works without make, on every system; `make -n TARGET` shows it.
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -12,7 +12,6 @@ ARGS ?=
 SUBJECTS ?= 12
 
 PY := $(VENV)/bin/python
-PHANTOMS := data/phantoms
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 
@@ -35,35 +34,23 @@ $(READY): constraints.txt pyproject.toml
 	touch $@
 
 phantoms: $(READY)  ## make the built-in phantom cohort (SUBJECTS=12) in data/phantoms
-	$(PY) tools/make_phantoms.py $(PHANTOMS) --subjects $(SUBJECTS)
+	$(PY) tools/gvsl.py phantoms --subjects $(SUBJECTS)
 
-ifeq ($(DATA),)
-pretrain: phantoms  ## pre-train: on the phantoms, or DATA=<folder of scans> OUT=<folder> ARGS='--epochs 50 ...'
-	$(PY) -m monai.bundle run --bundle_root bundle \
-		--config_file "['bundle/configs/train.json','bundle/configs/demo.json']" \
-		--dataset_dir $(PHANTOMS) --output_dir $(or $(OUT),runs/demo) $(ARGS)
-else
-pretrain: $(READY)
-	$(PY) -m monai.bundle run --bundle_root bundle \
-		--config_file "['bundle/configs/train.json','bundle/configs/plan.json']" \
-		--dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/pretrain)" $(ARGS)
-endif
+pretrain: $(READY)  ## pre-train: on phantoms, or DATA=<folder of scans> OUT=<folder> ARGS='--epochs 50 --memory 8 ...'
+	$(PY) tools/gvsl.py pretrain --subjects $(SUBJECTS) $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder of scans> OUT=<folder>
 	$(if $(MODEL),,$(error make report needs MODEL=<the model.pt of a training run>))
 	$(if $(DATA),,$(error make report needs DATA=<the folder of scans to measure on>))
-	overlay=; settings="$$(dirname "$(MODEL)")/settings.json"; \
-	if [ -f "$$settings" ]; then overlay=",'$$settings'"; fi; \
-	$(PY) -m monai.bundle run --bundle_root bundle --config_file "['bundle/configs/evaluate.json'$$overlay]" \
-		--model "$(MODEL)" --dataset_dir "$(DATA)" --output_dir "$(or $(OUT),runs/report)" $(ARGS)
+	$(PY) tools/gvsl.py report --model "$(MODEL)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))
 	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation or ..._classification))
-	$(PY) tools/make_child.py "$(DATASET)" "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+	$(PY) tools/gvsl.py child --dataset "$(DATASET)" --name "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
-	$(PY) tools/make_zoo.py $(if $(OUT),--out "$(OUT)") $(ARGS)
+	$(PY) tools/gvsl.py zoo $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 benchmark: $(READY)  ## how fast is a step, against the limit and the published one: OUT=<folder> ARGS='--growth'
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) benchmarks/benchmark.py "$(or $(OUT),runs/benchmark)" $(ARGS)

@@ -172,7 +172,7 @@ def one_each(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: made.setdefault(keys[name], value.contiguous()) for name, value in weights.items()}
 
 
-def write(weights: Mapping[str, torch.Tensor], out: Path) -> None:
+def write(weights: Mapping[str, Any], out: Path) -> None:
     """Save a state dictionary completely or not at all; InputError says why it could not be."""
     try:
         save_atomically(dict(weights), out)
@@ -191,16 +191,15 @@ def command_line(prog: str, description: str, epilog: str) -> argparse.ArgumentP
     return parser
 
 
-def run(
-    prog: str, args: argparse.Namespace, translate: Callable[[Any, Path], tuple[dict[str, torch.Tensor], list[str]]]
-) -> int:
+def run(prog: str, args: argparse.Namespace, translate: Callable[[Any, Path], tuple[dict[str, Any], list[str]]]) -> int:
     """
     Read IN, translate it, write OUT, print the report.
 
     Args:
         prog: name of the command, for its error line.
         args: ``source``, ``out`` and ``force``.
-        translate: content and name of IN to the weights and the report.
+        translate: content and name of IN to the weights, or a dictionary that has them as ``network_weights``, and the
+            report.
 
     Returns:
         The exit code: 0, or 1 if IN is refused or OUT cannot be written.
@@ -224,7 +223,8 @@ def run(
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     print(*report, sep="\n")
-    print(f"written: {out} ({len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} parameters)")
+    tensors = weights.get("network_weights", weights)
+    print(f"written: {out} ({len(tensors)} tensors, {sum(value.numel() for value in tensors.values()):,} parameters)")
     return 0
 
 

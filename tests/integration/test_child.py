@@ -19,7 +19,6 @@ from child.choices import DERIVED, VALIDATION_OVERLAP, VALIDATION_SHARE, choose,
 from jsonschema import validate
 from monai.bundle import ConfigParser
 from scripts.files import load_file
-from scripts.finetuning import backbone_weights
 from scripts.networks import UNetBackbone
 from support import run_bundle, tracked_runs, write_nifti
 from zoo.files import SCHEMA
@@ -331,7 +330,7 @@ def test_weights_that_nobody_trained_are_the_same_each_time(tmp_path):
     for out in ("first", "second"):
         make_child.make_child(choices, tmp_path / out, make_child.PRETRAINED, whole=False)
     first, second = (load_file(tmp_path / out / "models" / "model.pt") for out in ("first", "second"))
-    pretrained = backbone_weights(load_file(make_child.PRETRAINED), "model.pt")
+    pretrained = UNetBackbone.from_pretrained(make_child.PRETRAINED).state_dict()
     assert all(torch.equal(first[key], value) for key, value in second.items())
     assert all(torch.equal(first[f"backbone.{key}"], value) for key, value in pretrained.items())
 

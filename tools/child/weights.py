@@ -9,7 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from scripts.errors import InputError
 from scripts.files import load_file, save_atomically
-from scripts.networks import find_weights, load_weights
+from scripts.networks import find_weights, load_weights, one_channel_repeated
 
 from .modules import borrows
 
@@ -41,7 +41,8 @@ def write_start(folder: Path, model: Path, seed: int = 0) -> None:
         torch.manual_seed(seed)
         network = parser.get_parsed_content("network_def")
     try:
-        load_weights(network.backbone, find_weights(load_file(model), network.backbone.state_dict(), model), model)
+        weights = find_weights(load_file(model), network.backbone.state_dict(), model)
+        load_weights(network.backbone, one_channel_repeated(weights, network.backbone), model)
     except InputError as error:
         raise InputError(f"{error} (--features must be those of {model})") from error
     (folder / "models").mkdir(exist_ok=True)

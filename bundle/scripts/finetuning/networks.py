@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import load_file
 from ..networks.backbone import UNetBackbone
 from ..networks.find_weights import find_weights
-from ..networks.weights import load_weights
+from ..networks.weights import load_weights, one_channel_repeated
 
 MODES = ("finetune", "linear", "scratch")
 
@@ -88,7 +88,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         print("backbone: random weights" + ("" if mode == "scratch" else " (no --pretrained was given)"), flush=True)
         return
     content = load_file(path)
-    weights = find_weights(content, network.backbone.state_dict(), path)
+    weights = one_channel_repeated(find_weights(content, network.backbone.state_dict(), path), network.backbone)
     random = {} if mode == "linear" or _is_tuned(content) else last_levels(network.backbone, fresh_levels)
     load_weights(network.backbone, weights, path)
     network.backbone.load_state_dict(random, strict=False)

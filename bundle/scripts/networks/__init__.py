@@ -22,7 +22,7 @@ from .pretrained import Embedding, Pretrained
 from .recorded import describe, recorded
 from .restoration_head import RestorationHead
 from .spatial_transformer import SpatialTransformer
-from .weights import load_weights, present_names, repeat_stem
+from .weights import load_weights, one_channel_repeated, present_names, repeat_stem
 
 __all__ = [
     "GVSL",
@@ -56,6 +56,7 @@ __all__ = [
     "group_norm",
     "initialise",
     "load_weights",
+    "one_channel_repeated",
     "padding_to_multiple",
     "part_convolutions",
     "present_names",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,3 +85,17 @@ def repeat_stem(weights: Mapping[str, torch.Tensor], stems: Sequence[str], chann
             raise InputError(f"weights for images of {own} channels cannot be used for {channels}; those of 1 can")
         made[name] = weights[name].repeat(1, channels, *[1] * (weights[name].dim() - 2)) / channels
     return made
+
+
+def one_channel_repeated(weights: Mapping[str, torch.Tensor], backbone: Any) -> dict[str, torch.Tensor]:
+    """
+    Weights for one channel made for a backbone of several, see :func:`repeat_stem`; those of another network stay.
+
+    Args:
+        weights: a backbone's state dictionary.
+        backbone: that they are for: :class:`~scripts.networks.UNetBackbone`.
+    """
+    stems = getattr(backbone, "stems", ())
+    if not stems or any(name not in weights for name in stems):
+        return dict(weights)
+    return repeat_stem(weights, stems, backbone.in_channels)

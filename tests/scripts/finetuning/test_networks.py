@@ -142,3 +142,19 @@ def test_the_probe_is_one_1x1x1_convolution():
 def test_a_segmentation_needs_a_structure():
     with pytest.raises(InputError, match="at least one structure"):
         SegmentationNetwork(UNetBackbone(features=FEATURES), 1)
+
+
+def test_several_channels_begin_with_the_weights_for_one(tmp_path, capsys):
+    torch.manual_seed(0)
+    one = UNetBackbone(3, 1, (4, 8)).eval()
+    torch.save({f"backbone.{name}": value for name, value in one.state_dict().items()}, tmp_path / "model.pt")
+    network = SegmentationNetwork(UNetBackbone(3, 4, (4, 8)), 2).eval()
+    load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        for ours, theirs in zip(network.backbone(image.repeat(1, 4, 1, 1, 1)), one(image), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert "tensors" in capsys.readouterr().out
+    torch.save(UNetBackbone(3, 2, (4, 8)).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="weights for images of 2 channels cannot be used for 4"):
+        load_pretrained(network, "finetune", str(tmp_path / "model.pt"))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The commands without make: which plain commands they run, and that training needs nothing that only Linux has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import gvsl
+import pytest
+
+CONFIGS = gvsl.BUNDLE.as_posix() + "/configs"
+RUN = ["-m", "monai.bundle", "run", "--bundle_root", str(gvsl.BUNDLE), "--config_file"]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What is run in place of the commands."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        assert command[0] == sys.executable
+        commands.append(command[1:])
+        return SimpleNamespace(returncode=3 if "fail" in command else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_a_training_on_scans_is_planned_and_takes_ids(ran: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--pixdim", "[1,1,2]", "--window", "[-100,300]", "--memory", "8"]
+    assert gvsl.main(["pretrain", "--data", "my scans", "--out", "o", "--overlay", "segresnet", *given]) == 0
+    files = f"['{CONFIGS}/train.json','{CONFIGS}/plan.json','{CONFIGS}/segresnet.json']"
+    assert ran == [[*RUN, files, "--dataset_dir", "my scans", "--output_dir", "o", *given]]
+    assert "-m monai.bundle run" in capsys.readouterr().out
+
+
+def test_a_training_without_scans_makes_phantoms_first(
+    ran: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gvsl, "PHANTOMS", tmp_path)
+    assert gvsl.main(["pretrain", "--epochs", "1"]) == 0
+    assert ran[0] == [str(gvsl.TOOLS / "make_phantoms.py"), str(tmp_path), "--subjects", "12"]
+    assert ran[1][-4:] == ["--output_dir", "runs/demo", "--epochs", "1"]
+
+
+def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    rest = ["--model", str(model), "--dataset_dir", "d", "--output_dir", "runs/report"]
+    assert gvsl.main(["report", "--model", str(model), "--data", "d"]) == 0
+    (tmp_path / "settings.json").touch()
+    assert gvsl.main(["report", "--model", str(model), "--data", "d"]) == 0
+    settings = (tmp_path / "settings.json").as_posix()
+    assert ran == [[*RUN, f"['{CONFIGS}/evaluate.json'{more}]", *rest] for more in ("", f",'{settings}'")]
+
+
+def test_the_tools(ran: list[list[str]]) -> None:
+    name = ["--dataset", "d", "--name", "liver_ct_segmentation"]
+    assert gvsl.main(["child", *name, "--out", "o", "--pixdim", "1", "1", "1"]) == 0
+    assert gvsl.main(["zoo"]) == 0
+    make = [str(gvsl.TOOLS / "make_child.py"), "d", "liver_ct_segmentation", "--out", "o", "--pixdim", "1", "1", "1"]
+    assert ran == [make, [str(gvsl.TOOLS / "make_zoo.py")]]
+
+
+def test_the_exit_code_is_that_of_the_command(ran: list[list[str]]) -> None:
+    assert gvsl.main(["zoo", "fail"]) == 3
+
+
+@pytest.mark.parametrize("given", [["report", "--data", "d"], ["no_such_command"], []])
+def test_mistakes_get_one_line(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gvsl.main(given)
+    error = capsys.readouterr().err
+    assert error.startswith("gvsl")
+    assert error.count("\n") == 1
+
+
+def test_training_needs_nothing_that_windows_lacks(
+    cohort: Path, tmp_path: Path, pretrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("not here")
+
+    for module, names in {
+        signal: ["SIGCHLD", "SIGUSR1", "SIGKILL"],
+        os: ["fork"],
+    }.items():
+        for name in names:
+            monkeypatch.delattr(module, name, raising=False)
+    for name in ("link", "symlink"):
+        monkeypatch.setattr(os, name, refuse)
+    assert len(pretrain(cohort, tmp_path, epochs=1, cache_dir=str(tmp_path / "cache"))) == 1
+    assert (tmp_path / "checkpoint_0001.pt").is_file()
