@@ -4,7 +4,7 @@
 from .classification_cases import as_value, classified_cases, numbers_of_values, read_table, sampling_weights
 from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, scores
 from .classification_scores import ClassificationScores, Predictions, write_rows
-from .linear_layer import fit_linear_layer
+from .linear_layer import fit_head, fit_linear_layer
 from .networks import (
     ClassificationNetwork,
     SegmentationNetwork,
@@ -28,6 +28,7 @@ __all__ = [
     "case_scores",
     "class_aucs",
     "classified_cases",
+    "fit_head",
     "fit_linear_layer",
     "images_to_predict",
     "labelled_cases",

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from ..errors import InputError
+from ..networks.decoder_levels import side_by_side
+from .networks import SegmentationNetwork
 
 
 def fit_linear_layer(
@@ -80,3 +84,41 @@ def fit_linear_layer(
         optimizer.step(closure)
     weight, bias = weight.detach() / spread[:, None], bias.detach()
     return weight.T.contiguous(), bias - mean @ weight
+
+
+@torch.no_grad()
+def fit_head(
+    network: SegmentationNetwork,
+    dataset: Dataset,
+    patches: int = 24,
+    voxels: int = 20000,
+    seed: int = 0,
+    **settings: Any,
+) -> None:
+    """
+    Fit the last layer of a network to patches of its training set, its backbone as it is.
+
+    Args:
+        network: whose head is replaced by what is fitted; it may lie on any device.
+        dataset: its items hold ``image`` and ``label``, ``(1, D, H, W)`` each; the first ones are taken.
+        patches: how many at most.
+        voxels: drawn of each patch at most.
+        seed: of the draws.
+        settings: see :func:`fit_linear_layer`.
+    """
+    training, device = network.training, next(network.parameters()).device
+    generator, features, labels = torch.Generator().manual_seed(seed), [], []
+    network.eval()
+    for index in range(min(patches, len(dataset))):  # type: ignore[arg-type]
+        item = dataset[index]
+        item = item[0] if isinstance(item, list) else item  # a crop's list of one
+        found = side_by_side(network.backbone, item["image"][None].to(device), network.levels)[0].flatten(1)
+        label = item["label"].flatten().to(device)
+        drawn = torch.randperm(len(label), generator=generator)[:voxels].to(device)
+        features.append(found[:, drawn])
+        labels.append(label[drawn])
+    weight, bias = fit_linear_layer(features, labels, network.head.out_channels, seed=seed, **settings)
+    network.head.weight.copy_(weight.reshape(network.head.weight.shape))
+    network.head.bias.copy_(bias)
+    network.train(training)
+    print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)

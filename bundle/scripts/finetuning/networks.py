@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import load_file
 from ..networks.backbone import UNetBackbone
+from ..networks.decoder_levels import side_by_side
 from ..networks.find_weights import find_weights
 from ..networks.weights import load_weights, one_channel_repeated
 
@@ -36,19 +37,26 @@ class TaskNetwork(nn.Module):
 
 class SegmentationNetwork(TaskNetwork):
     """
-    A backbone and one 1x1x1 convolution on its local features f^l (paper, section 4.1).
+    A backbone and one 1x1x1 convolution on its local features f^l (paper, section 4.1), or on several decoder levels
+    enlarged and side by side.
 
     Args:
         backbone: image to (f^g, f^l).
         num_classes: structures and background.
         linear: train the convolution alone, on frozen features.
+        levels: of the decoder that the convolution reads, from full size down; 1 for f^l alone, as the paper.
     """
 
-    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
+    head: nn.Conv3d
+
+    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
         if num_classes < 2:
             raise InputError(f"a segmentation needs background and at least one structure, not {num_classes} classes")
-        head = Conv[Conv.CONV, backbone.spatial_dims](backbone.features[0], num_classes, kernel_size=1)
+        if levels not in range(1, len(backbone.features)):
+            raise InputError(f"decoder_levels is 1 to {len(backbone.features) - 1} with this backbone, not {levels}")
+        head = Conv[Conv.CONV, backbone.spatial_dims](sum(backbone.features[:levels]), num_classes, kernel_size=1)
         super().__init__(backbone, head, linear)
+        self.levels = levels
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """
@@ -58,7 +66,9 @@ class SegmentationNetwork(TaskNetwork):
         Returns:
             logits ``(B, num_classes, D, H, W)``.
         """
-        return self.head(self.backbone(image)[1])
+        if self.levels == 1:
+            return self.head(self.backbone(image)[1])
+        return self.head(side_by_side(self.backbone, image, self.levels))
 
 
 def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:

@@ -4,7 +4,8 @@
 import pytest
 import torch
 from scripts.errors import InputError
-from scripts.finetuning import fit_linear_layer
+from scripts.finetuning import SegmentationNetwork, fit_head, fit_linear_layer
+from scripts.networks import UNetBackbone
 
 
 def scan(seed, size=(12, 12, 12), scale=1.0, shift=0.0):
@@ -52,3 +53,45 @@ def test_nothing_to_learn_is_refused():
         fit_linear_layer([], [], num_classes=3)
     with pytest.raises(InputError, match="all labels are background"):
         fit_linear_layer([features], [torch.zeros_like(label)], num_classes=3)
+
+
+class TestFitHead:
+    """The last layer of a network, fitted before it is trained."""
+
+    @staticmethod
+    def network(levels):
+        torch.manual_seed(0)
+        return SegmentationNetwork(UNetBackbone(features=(8, 16, 32)), num_classes=3, linear=True, levels=levels)
+
+    @staticmethod
+    def patches(count):
+        """Two blocks of other brightness on noise, at other places in each patch."""
+        items = []
+        for seed in range(count):
+            generator = torch.Generator().manual_seed(seed)
+            image = 0.05 * torch.randn(1, 16, 16, 16, generator=generator)
+            label = torch.zeros(1, 16, 16, 16)
+            for code, first in ((1, seed % 4), (2, 9 + seed % 3)):
+                block = (0, slice(first, first + 5), slice(3, 12), slice(4, 13))
+                image[block] += code
+                label[block] = code
+            items.append({"image": image, "label": label})
+        return items
+
+    def test_structures_are_found_without_a_step_of_training(self):
+        network, patches = self.network(levels=2), self.patches(5)
+        backbone = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+        fit_head(network, patches[:4])
+        with torch.no_grad():
+            found = network(patches[4]["image"][None]).argmax(dim=1)
+        for code in (1, 2):
+            truth = patches[4]["label"] == code
+            assert 2 * ((found == code) & truth).sum() / ((found == code).sum() + truth.sum()) > 0.7
+        assert all(torch.equal(backbone[name], value) for name, value in network.backbone.state_dict().items())
+        assert network.training
+
+    def test_cropped_items_come_as_lists_of_one(self):
+        first, second = self.network(1), self.network(1)
+        fit_head(first, self.patches(2))
+        fit_head(second, [[item] for item in self.patches(2)])
+        assert torch.equal(first.head.weight, second.head.weight)
