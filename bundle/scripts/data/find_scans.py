@@ -114,6 +114,7 @@ def survey(
     labelled: bool = False,
     label_maps: bool = False,
     bids_suffix: str | None = None,
+    has_options: bool = True,
 ) -> Survey:
     """
     Everything of a folder that may be a scan, checked; see :func:`find_scans`.
@@ -148,6 +149,8 @@ def survey(
         items, maps = _without_label_maps(items, checks)
         left_out += maps
     problems = {item["image"]: problem for item in items if (problem := checks[item["image"]].problem)}
+    if not has_options:
+        left_out = [(path, why.split(" (--")[0]) for path, why in left_out]
     _tell_left_out(left_out)
     refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
     usable = [item for item in items if item["image"] not in problems]
@@ -204,7 +207,8 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
             subjects there must be; ``layout``, how the data set lies on disk, see
             :mod:`scripts.data.folder_layouts`, None or {} for none; ``labelled``, leave out the images that have no
             label by design, as the layout says; ``label_maps``, take label maps for scans too; ``bids_suffix``, such as
-            ``T1w``, None takes the most frequent one.
+            ``T1w``, None takes the most frequent one; ``has_options``, whether the configuration has settings of these
+            names, which are then advised.
 
     Returns:
         dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one

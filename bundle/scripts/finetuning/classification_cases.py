@@ -131,7 +131,14 @@ def classified_cases(
     path = Path(dataset_dir, table["file"])
     rows = read_table(path, [table["id"], table["target"]])
     scans = find_scans(
-        dataset_dir, subject_key, dry_run, skip_bad=skip_bad, workers=workers, min_subjects=1, layout=layout
+        dataset_dir,
+        subject_key,
+        dry_run,
+        skip_bad=skip_bad,
+        workers=workers,
+        min_subjects=1,
+        layout=layout,
+        has_options=False,
     )
     found: dict[str, set[str]] = {}
     for row in rows:

@@ -54,6 +54,7 @@ def labelled_cases(
         min_subjects=1,
         layout=layout,
         labelled=True,
+        has_options=False,
     )
     labelled = [case for case in cases if "label" in case or "missing_label" in case]
     if 0 < len(labelled) < len(cases):
@@ -98,7 +99,10 @@ def images_to_predict(
             :func:`~scripts.data.record_results`.
     """
     if not image:
-        paths = [scan["image"] for scan in find_scans(dataset_dir, None, dry_run, min_subjects=1, layout=layout)]
+        paths = [
+            scan["image"]
+            for scan in find_scans(dataset_dir, None, dry_run, min_subjects=1, layout=layout, has_options=False)
+        ]
     else:
         paths = list(dict.fromkeys([image] if isinstance(image, str) else image))
         checks = {path: inspect_scan(path) for path in paths}

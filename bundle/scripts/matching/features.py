@@ -21,7 +21,13 @@ from .list_pairs import expand
 from .write_match import plain, world_match
 
 
-def list_scans(dataset_dir: str, output_dir: str | None = None, dry_run: bool = False) -> list[dict[str, str]]:
+def list_scans(
+    dataset_dir: str,
+    output_dir: str | None = None,
+    dry_run: bool = False,
+    label_maps: bool = False,
+    bids_suffix: str | None = None,
+) -> list[dict[str, str]]:
     """
     Every scan of a folder.
 
@@ -29,6 +35,8 @@ def list_scans(dataset_dir: str, output_dir: str | None = None, dry_run: bool = 
         dataset_dir: the folder, a scan, a pattern or a list of these.
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
+        label_maps: take label maps for scans too.
+        bids_suffix: see :func:`~scripts.matching.expand`.
 
     Returns:
         dictionaries with ``image`` and the name of its ``result``.
@@ -36,7 +44,7 @@ def list_scans(dataset_dir: str, output_dir: str | None = None, dry_run: bool = 
     Raises:
         InputError: where a result would be overwritten, see :func:`~scripts.data.record_results`.
     """
-    names = result_names(expand(dataset_dir))
+    names = result_names(expand(dataset_dir, label_maps, bids_suffix))
     if dry_run:
         show_results({name: [path] for path, name in names.items()})
     if output_dir is not None:

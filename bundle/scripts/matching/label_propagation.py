@@ -30,6 +30,8 @@ def list_propagation(
     atlas_label: Paths | None,
     output_dir: str | None = None,
     dry_run: bool = False,
+    label_maps: bool = False,
+    bids_suffix: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     Every scan of a folder paired with every atlas.
@@ -40,6 +42,8 @@ def list_propagation(
         atlas_label: their label maps, in the same order.
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
+        label_maps: take label maps for scans too.
+        bids_suffix: see :func:`~scripts.matching.expand`.
 
     Returns:
         pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases, and the scan's name
@@ -50,10 +54,11 @@ def list_propagation(
     """
     if atlas is None or atlas_label is None:
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
-    atlases, labels = expand(atlas), expand(atlas_label, label_maps=True)
+    atlases, labels = expand(atlas, label_maps, bids_suffix), expand(atlas_label, label_maps=True)
     if len(atlases) != len(labels):
         raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
-    scans = [scan["image"] for scan in find_scans(dataset_dir, min_subjects=1)]
+    options = {"label_maps": label_maps, "bids_suffix": bids_suffix}
+    scans = [scan["image"] for scan in find_scans(dataset_dir, min_subjects=1, **options)]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = result_names(unlabelled)
     pairs = [

@@ -19,22 +19,24 @@ from ..errors import InputError
 Paths = str | Sequence[str]
 
 
-def expand(paths: Paths, label_maps: bool = False) -> list[str]:
+def expand(paths: Paths, label_maps: bool = False, bids_suffix: str | None = None) -> list[str]:
     """
     A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these. What
     exists under its name is no pattern, whatever brackets are in it.
 
     Args:
         paths: see above.
-        label_maps: whether label maps are meant, which are left out of a folder else.
+        label_maps: whether label maps are meant, which are left out of a folder or what a pattern finds else.
+        bids_suffix: of the scans in a folder of BIDS, see :func:`~scripts.data.find_scans`.
 
     Raises:
         InputError: where nothing is found.
     """
     if not isinstance(paths, str):
-        return [path for entry in paths for path in expand(entry, label_maps)]
+        return [path for entry in paths for path in expand(entry, label_maps, bids_suffix)]
     if Path(paths).is_dir():
-        return [scan["image"] for scan in find_scans(paths, min_subjects=1, label_maps=label_maps)]
+        options = {"label_maps": label_maps, "bids_suffix": bids_suffix}
+        return [scan["image"] for scan in find_scans(paths, min_subjects=1, **options)]
     if scan_exists(paths) or os.path.lexists(paths):
         return [paths]
     folder = Path(paths).parent  # brackets in folders that exist are no pattern either
@@ -45,7 +47,13 @@ def expand(paths: Paths, label_maps: bool = False) -> list[str]:
     if not found:
         raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
     scans = [path for path in found if scan_name(path) != Path(path).name]  # no description that lies beside a scan
-    return scans or expand(found, label_maps)
+    if not scans:
+        return expand(found, label_maps, bids_suffix)
+    maps = [path for path in scans if not label_maps and inspect_scan(path, constant=True).label_map]
+    if 0 < len(maps) < len(scans):
+        print(f"left out {len(maps)} label maps that {paths} finds, as {maps[0]} (--label_maps True takes them)")
+        return [path for path in scans if path not in maps]
+    return scans
 
 
 def same_file(first: str, second: str) -> bool:
@@ -63,6 +71,8 @@ def list_pairs(
     pairs: str | Sequence[dict[str, str]] | None = None,
     output_dir: str | None = None,
     dry_run: bool = False,
+    label_maps: bool = False,
+    bids_suffix: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     The pairs to match.
@@ -77,6 +87,8 @@ def list_pairs(
             the path of a JSON file with such a list.
         output_dir: where results go; None only lists.
         dry_run: print what would be matched, and end the program.
+        label_maps: take label maps for scans too.
+        bids_suffix: see :func:`expand`.
 
     Returns:
         dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan); and
@@ -88,7 +100,7 @@ def list_pairs(
     if pairs is not None:
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
-        movers = expand(moving)
+        movers = expand(moving, label_maps, bids_suffix)
         labels: list[str] = [] if moving_label is None else expand(moving_label, label_maps=True)
         if labels and len(labels) != len(movers):
             raise InputError(
@@ -101,7 +113,7 @@ def list_pairs(
             if not same_file(path, fixed)
         ]
     elif dataset_dir is not None:
-        scans = find_scans(dataset_dir, min_subjects=1)
+        scans = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
         others = [scan for scan in scans if not same_file(scan["image"], fixed)] if fixed else scans[1:]
         names = {"image": "moving", "label": "moving_label"}
         listed = [

@@ -160,3 +160,14 @@ def test_a_pair_is_matched_once(folder):
     pairs = [{"image": a, "moving": b, "moving_label": path} for path in (label, other)]
     with pytest.raises(InputError, match="twice"):
         list_pairs(pairs=pairs, output_dir=str(folder / "out"))
+
+
+def test_a_pattern_leaves_label_maps_out(tmp_path, capsys):
+    paths = [save(tmp_path / f"p{n}.nii.gz") for n in range(2)]
+    mask = np.zeros((8, 9, 7))
+    mask[2:5, 2:6, 2:5] = 1
+    label = save(tmp_path / "p1_seg.nii.gz", mask, dtype=np.uint8)
+    assert expand(f"{tmp_path}/p*.nii.gz") == paths
+    assert "left out 1 label maps" in capsys.readouterr().out
+    assert len(list_pairs(str(tmp_path), label_maps=True)) == 2  # as the message says
+    assert expand(f"{tmp_path}/p*_seg.nii.gz") == expand(label) == [label]  # nothing else is meant
