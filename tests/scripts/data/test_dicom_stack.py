@@ -131,7 +131,7 @@ class TestRefused:
         assert "holds 2 series: T1_MPR (8 images), T2_FLAIR (8 images); name one" in message
         assert series_paths(tmp_path) == [str(tmp_path / "T1_MPR"), str(tmp_path / "T2_FLAIR")]
         assert [check_scan(path) for path in series_paths(tmp_path)] == [None, None]
-        assert [scan["image"] for scan in find_scans(str(tmp_path))] == series_paths(tmp_path)
+        assert [scan["image"] for scan in find_scans(str(tmp_path), min_subjects=1)] == series_paths(tmp_path)
         assert "does not exist" in (check_scan(str(tmp_path / "T3")) or "")
 
     @pytest.mark.parametrize(("description", "names"), [("a", ["a_4", "a_5"]), ("", ["4", "5"])])
@@ -171,7 +171,7 @@ class TestDisc:
             files.add(str(path))
         files.write(tmp_path / "cd")
         assert (tmp_path / "cd" / "DICOMDIR").is_file()
-        found = [scan["image"] for scan in find_scans(str(tmp_path / "cd"))]
+        found = [scan["image"] for scan in find_scans(str(tmp_path / "cd"), min_subjects=1)]
         assert len(found) == 2
         assert all("DICOMDIR" not in path and check_scan(path) is None for path in found)
 
