@@ -228,11 +228,11 @@ def shared_data(repository: Path) -> Path:
 
 @pytest.fixture
 def preprocessing(config_files):
-    """The preprocessing of train.json with settings of one's own."""
+    """The preprocessing of train.json, cropped to one size as in paper.json, with settings of one's own."""
 
     def make(**settings):
         parser = ConfigParser()
-        parser.read_config(config_files())
+        parser.read_config(config_files("paper"))
         parser.update({"pixdim": [1.0, 1.0, 1.0], "spatial_size": [24, 24, 24], "intensity": "window", **settings})
         return parser.get_parsed_content("train#preprocessing")
 

@@ -59,7 +59,8 @@ class TestRun:
         measures = {"ncc_before", "ncc_after", "dice_before", "dice_after", "folded_percentage"}
         assert measures <= set(rows[0])
         for row in rows:
-            terms = row["matching"] + row["smoothness"] + row["restoration"] + 0.3 * row["redundancy"]
+            terms = row["places"] + 0.5 * row["known_map"] + 5 * row["matching"] + 1.5 * row["smoothness"]
+            terms += row["restoration"]
             assert np.isclose(row["train_loss"], terms, atol=1e-5)
         shown = capsys.readouterr().out
         assert "Pre-training ended after epoch 2" in shown
@@ -219,7 +220,7 @@ class TestCommand:
         with (out / "history.csv").open() as file:
             row = {name: float(value) for name, value in next(csv.DictReader(file)).items()}
         weighted = 0.5 * row["matching"] + 3 * row["smoothness"] + 2 * row["restoration"]
-        weighted += 0.25 * row["redundancy"]
+        weighted += 0.25 * row["redundancy"] + row["places"] + 0.5 * row["known_map"]
         assert np.isclose(row["train_loss"], weighted, atol=1e-5)
 
 

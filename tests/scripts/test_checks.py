@@ -34,7 +34,7 @@ def test_configurations_check_their_own_settings(repository, name):
 def test_every_setting_of_a_training_is_checked(repository):
     names, config = checked(repository / "bundle/configs/train.json")
     plain = {key for key, value in config.items() if isinstance(value, bool | int | float)}
-    assert plain - names.keys() <= {"cache_rate", "zoom", "first_process", "save_execute_config"}
+    assert plain - names.keys() <= {"cache_rate", "zoom", "zoom_out", "first_process", "save_execute_config"}
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -25,6 +25,8 @@ def find_cohorts(
     dataset_dir: str | Sequence[str],
     subject_key: SubjectKey | Sequence[SubjectKey] = None,
     zoom: float | Sequence[float] = 1.0,
+    zoom_out: float | Sequence[float] = 1.0,
+    intensity: str | Sequence[str] | None = None,
     dry_run: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -36,11 +38,16 @@ def find_cohorts(
         subject_key: see :func:`~scripts.data.find_scans`; one for all folders, or a list of one each.
         zoom: how many times finer than the grid's spacing the voxels of a folder's scans are; one for all folders, or a
             list of one each. So that heads at 4 mm and hippocampi at 1 mm fill the same grid: ``[1, 4]``.
+        zoom_out: largest factor by which the voxels are enlarged again, drawn for each pair (see
+            :class:`~scripts.transforms.RandMatchingViewsd`); one for all folders, or a list of one each.
+        intensity: see :func:`~scripts.transforms.scale_intensity`; one for all folders, or a list of one each; None to
+            leave it to the preprocessing.
         dry_run: list what would be used and what was left out, and end the program.
         options: of :func:`~scripts.data.find_scans`.
 
     Returns:
-        dictionaries with ``image``, ``subject``, possibly ``label``, and ``cohort`` (its folder) and ``zoom``.
+        dictionaries with ``image``, ``subject``, possibly ``label``, and ``cohort`` (its folder), ``zoom`` and
+        ``zoom_out``, and ``intensity`` where it is given.
 
     Raises:
         InputError: for a folder named twice; for options that do not fit; see :func:`~scripts.data.find_scans`.
@@ -59,14 +66,17 @@ def find_cohorts(
             "a list of folders, or --data_dir <folder that holds them> where the configuration has one"
         )
     keys, zooms = _for_each("subject_key", subject_key, folders), _for_each("zoom", zoom, folders)
-    for factor in zooms:
+    factors, intensities = _for_each("zoom_out", zoom_out, folders), _for_each("intensity", intensity, folders)
+    for factor, largest in zip(zooms, factors, strict=True):
         check_numbers({"zoom": factor}, lowest=0.01)
+        check_numbers({"zoom_out": largest}, lowest=1)
     surveys = [survey(folder, key, **options) for folder, key in zip(folders, keys, strict=True)]
     if dry_run:
         show_and_leave(surveys)
     return [
-        {**scan, "cohort": folder, "zoom": float(factor)}
-        for folder, found, factor in zip(folders, surveys, zooms, strict=True)
+        {**scan, "cohort": folder, "zoom": float(factor), "zoom_out": float(largest)}
+        | ({} if kind is None else {"intensity": kind})
+        for folder, found, factor, largest, kind in zip(folders, surveys, zooms, factors, intensities, strict=True)
         for scan in found.scans
     ]
 

@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
-from ..errors import InputError
+from ..errors import InputError, check_numbers
 from .cache import cached_dataset, prepared
 from .cohorts import by_cohort
 
@@ -31,6 +31,8 @@ class PairDataset(Dataset):
         seed: seed of the draws.
         cache_dir: folder of a disk cache; None keeps prepared scans in memory.
         cache_rate: share of the scans kept in memory.
+        known_share: share of the draws in which both images are the same scan, which the augmentation then turns into
+            two views related by a known map (see :class:`~scripts.transforms.RandMatchingViewsd`).
 
     Raises:
         InputError: with fewer than two subjects in a cohort.
@@ -45,7 +47,11 @@ class PairDataset(Dataset):
         seed: int = 0,
         cache_dir: str | None = None,
         cache_rate: float = 1.0,
+        known_share: float = 0.0,
     ) -> None:
+        check_numbers({"known_share": known_share})
+        if known_share > 1:
+            raise InputError(f"known_share is a share, 0 to 1, not {known_share}: pass --known_share accordingly")
         codes = {subject: code for code, subject in enumerate(dict.fromkeys(scan["subject"] for scan in data))}
         self.subjects = np.array([codes[scan["subject"]] for scan in data])
         self.cohorts = [np.array(members) for members in by_cohort(data).values()] or [np.array([], dtype=int)]
@@ -59,17 +65,21 @@ class PairDataset(Dataset):
         self.names = [str(scan["image"]) if isinstance(scan["image"], str) else str(i) for i, scan in enumerate(data)]
         self.scans = data if transform is None else cached_dataset(data, transform, cache_dir, cache_rate)
         self.augmentation, self.length, self.seed = augmentation, length, seed
+        self.known_share = known_share
 
     def __len__(self) -> int:
         return self.length
 
     def indices(self, draw: int) -> tuple[int, int, int]:
-        """Fixed scan, moving scan (of another subject) and the augmentation's seed of draw number ``draw``."""
+        """Fixed scan, moving scan (of another subject, or the same scan) and the augmentation's seed of a draw."""
         rng = np.random.default_rng([self.seed, draw])
         members = self.cohorts[0] if len(self.cohorts) == 1 else self.cohorts[int(rng.integers(len(self.cohorts)))]
         fixed = int(members[rng.integers(len(members))])
         others = members[self.subjects[members] != self.subjects[fixed]]
-        return fixed, int(rng.choice(others)), int(rng.integers(2**31))
+        moving, seed = int(rng.choice(others)), int(rng.integers(2**31))
+        if self.known_share and rng.random() < self.known_share:
+            moving = fixed
+        return fixed, moving, seed
 
     def __getitem__(self, draw: int) -> dict[str, torch.Tensor]:
         """
@@ -78,12 +88,15 @@ class PairDataset(Dataset):
 
         Returns:
             ``image`` (fixed), ``moving``, ``(C, D, H, W)`` each, the paths ``image_name`` and ``moving_name``, and
-            where both scans have labels ``image_label`` and ``moving_label``, after the augmentation.
+            where both scans have labels ``image_label`` and ``moving_label``; of scans with ``zoom_out`` (see
+            :func:`~scripts.data.find_cohorts`) that and ``same``, whether both are one scan; after the augmentation.
         """
         fixed_index, moving_index, seed = self.indices(draw)
         fixed, moving = (prepared(self.scans, index) for index in (fixed_index, moving_index))
         names = {"image_name": self.names[fixed_index], "moving_name": self.names[moving_index]}
         pair = {"image": fixed["image"], "moving": moving["image"], **names}
+        if "zoom_out" in fixed:
+            pair |= {"same": fixed_index == moving_index, "zoom_out": fixed["zoom_out"]}
         if "label" in fixed and "label" in moving:
             pair |= {"image_label": fixed["label"], "moving_label": moving["label"]}
         if self.augmentation is None:

@@ -2,6 +2,7 @@
 """The pre-training loss, its terms, and what they measure."""
 
 from .gvsl_loss import GVSLLoss
+from .known_map_terms import KnownMapTerm, PlaceContrastTerm
 from .local_ncc import LocalNCCLoss, box_sum
 from .place_contrast import PlaceContrastLoss
 from .redundancy import redundancy
@@ -10,9 +11,11 @@ from .terms import MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm
 
 __all__ = [
     "GVSLLoss",
+    "KnownMapTerm",
     "LocalNCCLoss",
     "MatchingTerm",
     "PlaceContrastLoss",
+    "PlaceContrastTerm",
     "RedundancyTerm",
     "RestorationTerm",
     "SmoothnessLoss",

@@ -49,11 +49,14 @@ class PlaceContrastLoss(nn.Module):
     are the eight around the true place, with trilinear weights. At full size they are compared with the true place,
     with places nearby (the hard ones) and with places drawn anywhere.
 
+    The draws are those of a generator that the known map seeds: the same step draws the same whenever it is computed.
+
     Positions, on either side, are those that show tissue; air, padding and places that lie outside the other view are
     none. Candidates are those of the same pair.
 
     Args:
-        weights: of the levels by their stride: "4" for a quarter of the size, "2" for half, "1" for full size.
+        weights: of the levels by their stride: "4" for a quarter of the size, "2" for half, "1" for full size; of those
+            that the descriptors have.
         points: positions drawn on each level.
         anywhere: at full size, candidates drawn from the whole moving view.
         nearby: at full size, candidates around the true place.
@@ -109,19 +112,22 @@ class PlaceContrastLoss(nn.Module):
             shown = tissue(fixed, self.threshold) * inside_volume(displacement)
             found = tissue(moving, self.threshold)
             true = voxel_grid(size, displacement) + displacement
-            total, count = fixed.new_zeros(()), 0
-            for pair in known.flatten().nonzero()[:, 0].tolist():
+            every = [*fixed_places.values(), *moving_places.values(), *temperatures.values()]
+            total = torch.stack([0 * tensor.float().mean() for tensor in every]).sum()  # a gradient for each, if only 0
+            pairs = known.flatten().nonzero()[:, 0].tolist()
+            for pair in pairs:
                 one = slice(pair, pair + 1)
-                count += 1
+                seed = int(displacement[pair].float().flatten()[:1].view(torch.int32))
+                generator = torch.Generator().manual_seed(seed)
                 for stride, weight in self.weights.items():
-                    if not weight:
+                    if not weight or stride not in fixed_places:
                         continue
                     level = self._fine if stride == 1 else self._coarse
                     descriptors = fixed_places[stride][one].float(), moving_places[stride][one].float()
                     total = total + weight * level(
-                        *descriptors, 1 / temperatures[stride], true[one], shown[one], found[one], stride
+                        *descriptors, 1 / temperatures[stride], true[one], shown[one], found[one], stride, generator
                     )
-            return total / max(count, 1)
+            return total / max(len(pairs), 1)
 
     def _coarse(
         self,
@@ -132,12 +138,13 @@ class PlaceContrastLoss(nn.Module):
         shown: torch.Tensor,
         found: torch.Tensor,
         stride: int,
+        generator: torch.Generator,
     ) -> torch.Tensor:
         """All positions of a level, of one pair."""
         size, level = true.shape[2:], fixed.shape[2:]
         here = (on_level(shown, level, stride, "zeros").flatten() > 0.5).nonzero()[:, 0]
         there = on_level(found, level, stride, "zeros").flatten() > 0.5
-        here = here[torch.randperm(len(here), device=here.device)[: self.points]]
+        here = here[torch.randperm(len(here), generator=generator)[: self.points].to(here.device)]
         target = to_level(on_level(true, level, stride), size, level, stride)[0].flatten(1).T[here]
         index, weight = neighbours(target, level)
         weight = weight * there[index]
@@ -161,16 +168,17 @@ class PlaceContrastLoss(nn.Module):
         shown: torch.Tensor,
         found: torch.Tensor,
         stride: int,
+        generator: torch.Generator,
     ) -> torch.Tensor:
         """Drawn positions at full size, of one pair."""
         size, dims, device = true.shape[2:], true.shape[1], fixed.device
         here, there = shown.flatten().nonzero()[:, 0], found.flatten().nonzero()[:, 0]
         if not len(here) or not len(there):
             return fixed.sum() * 0
-        here = here[torch.randint(len(here), (self.points,), device=device)]
-        there = there[torch.randint(len(there), (self.anywhere,), device=device)]
+        here = here[torch.randint(len(here), (self.points,), generator=generator).to(device)]
+        there = there[torch.randint(len(there), (self.anywhere,), generator=generator).to(device)]
         target = true[0].flatten(1)[:, here]
-        offset = (torch.rand(self.nearby, dims, device=device) * 2 - 1) * self.radius
+        offset = (torch.rand(self.nearby, dims, generator=generator).to(device) * 2 - 1) * self.radius
         length = offset.norm(dim=1, keepdim=True)
         offset = torch.where(length < self.gap, offset * (self.gap / length.clamp(min=1e-3)), offset)
         offset = torch.cat([offset.new_zeros(1, dims), offset])

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import InputError, check_numbers
 from ..spatial.displacement import inside_volume
+from ..spatial.tissue import tissue
 from ..spatial.warp import warp as sample_at
 from .local_ncc import LocalNCCLoss
 from .redundancy import redundancy
@@ -41,31 +42,55 @@ class Term(nn.Module):
         raise NotImplementedError
 
 
+def people(found: Mapping[str, Any]) -> list[slice]:
+    """The pairs of a batch whose map is not known, one by one; all at once where none is."""
+    if "known" not in found:
+        return [slice(None)]
+    unknown = (found["known"]["pairs"] == 0).nonzero()[:, 0].tolist()
+    return [slice(pair, pair + 1) for pair in unknown]
+
+
 class MatchingTerm(Term):
     """
-    How unlike the fixed image the warped clean moving image is, within the field of view.
+    How unlike the fixed image the warped clean moving image is, within the field of view. Pairs whose map is known do
+    not count: they have terms of their own.
 
     Args:
         similarity: (warped, fixed, mask) to a scalar; :class:`~scripts.losses.LocalNCCLoss` by default.
         warp: (image, displacement) to the warped image; once by trilinear interpolation by default.
+        tissue_threshold: count only where the fixed image shows tissue, see :func:`~scripts.spatial.tissue`; None for
+            everywhere.
         weight: see :class:`Term`; 0 for restoration only.
     """
 
-    def __init__(self, similarity: nn.Module | None = None, warp: nn.Module | None = None, weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        similarity: nn.Module | None = None,
+        warp: nn.Module | None = None,
+        tissue_threshold: float | None = None,
+        weight: float = 1.0,
+    ) -> None:
         super().__init__(weight)
         self.similarity = LocalNCCLoss() if similarity is None else similarity
         self.warp = sample_at if warp is None else warp
+        self.tissue_threshold = tissue_threshold
 
     def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`Term.forward`."""
         displacement = found["displacement"]
-        inside = inside_volume(displacement.detach())
-        return self.similarity(self.warp(clean["moving"], displacement), clean["fixed"], inside)
+        scores = []
+        for pair in people(found):
+            fixed, map_ = clean["fixed"][pair], displacement[pair]
+            counted = inside_volume(map_.detach())
+            if self.tissue_threshold is not None:
+                counted = counted & (tissue(fixed, self.tissue_threshold) > 0)
+            scores.append(self.similarity(self.warp(clean["moving"][pair], map_), fixed, counted))
+        return torch.stack(scores).mean() if scores else displacement.new_zeros(())
 
 
 class SmoothnessTerm(Term):
     """
-    Smoothness of the displacement.
+    Smoothness of the displacement, of pairs whose map is not known.
 
     Args:
         field: "local_displacement", or "displacement" for the fused one.
@@ -82,7 +107,8 @@ class SmoothnessTerm(Term):
 
     def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`Term.forward`."""
-        return self.smoothness(found[self.field])
+        scores = [self.smoothness(found[self.field][pair]) for pair in people(found)]
+        return torch.stack(scores).mean() if scores else found[self.field].new_zeros(())
 
 
 class RestorationTerm(Term):

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from ..errors import InputError, check_numbers
-from ..losses import box_sum
+from ..losses.local_ncc import box_sum
 from ..spatial.displacement import inside_volume
 from ..spatial.level_grid import from_level, on_level
 from ..spatial.smoothing import gaussian

@@ -14,6 +14,7 @@ from .find_weights import find_weights
 from .flexible_unet import FlexibleEncoder, register_encoder
 from .global_matching import GlobalMatchingHead
 from .gvsl import GVSL, Restoration
+from .known_map import KnownMap
 from .levels import Levels
 from .local_matching import LocalMatchingHead
 from .matching_head import LocalHead, ZMatchingHead
@@ -33,6 +34,7 @@ __all__ = [
     "Embedding",
     "FlexibleEncoder",
     "GlobalMatchingHead",
+    "KnownMap",
     "LevelDescriptors",
     "Levels",
     "LocalHead",

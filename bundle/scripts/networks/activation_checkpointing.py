@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .correlation_head import CorrelationHead
 from .deformable_head import CascadeHead
+from .local_matching import LocalMatchingHead
 
 recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # nothing within is random
 
@@ -38,7 +39,7 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
         up.second = partial(_second_convolution, up.convs)
     stages: Iterable[Any] = head.stages if isinstance(head, CascadeHead) else [head]
     for stage in stages:
-        if not isinstance(stage, CorrelationHead):  # its memory is gone before the peak
+        if not isinstance(stage, CorrelationHead | LocalMatchingHead):  # their memory is gone before the peak
             stage.second = partial(_second_convolution, stage.conv)
 
 

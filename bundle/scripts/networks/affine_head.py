@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import InputError
 from ..spatial.warp import affine_about_centre, linear_matrix
 from .blocks import LEAKY_RELU, group_norm, initialise
+from .known_map import KnownMap
 from .levels import Levels
 from .recorded import recorded
 
@@ -69,11 +70,12 @@ class AffineHead(nn.Module):
         self.spacing = None if spacing is None else tuple(spacing)
         self.relative = relative
 
-    def forward(self, fixed: Levels, moving: Levels) -> dict[str, torch.Tensor]:
+    def forward(self, fixed: Levels, moving: Levels, known: KnownMap | None = None) -> dict[str, torch.Tensor]:
         """
         Args:
             fixed: the fixed image and its features.
             moving: the moving image and its features.
+            known: the known maps of a training step; not used.
 
         Returns:
             ``affine``, see :meth:`affine`.

@@ -13,9 +13,13 @@ from torch.nn import functional
 from ..spatial.level_grid import level_positions, on_level
 from ..spatial.robust_affine import robust_affine
 from ..spatial.tissue import tissue
+from .known_map import KnownMap
+from .levels import Levels
 from .place_descriptors import LevelDescriptors
+from .recorded import recorded
 
 
+@recorded
 class GlobalMatchingHead(nn.Module):
     """
     Affine matching without regression: positions of the fixed image that show tissue look for the most similar place in
@@ -27,7 +31,7 @@ class GlobalMatchingHead(nn.Module):
         features: channels of the backbone's levels, from full size down.
         strides: of the levels whose places are learned; 1 for f^l.
         widths: channels of their descriptors.
-        stride: of the level that is matched.
+        stride: of the level that is matched; the coarsest one where it is not among the strides.
         points: positions of the fixed image.
         candidates: most similar places whose mean, weighted by the softmax, is where a position is found.
         reach: how far these may lie from the best one, and within which a position must be found back, in voxels.
@@ -53,26 +57,37 @@ class GlobalMatchingHead(nn.Module):
     ) -> None:
         super().__init__()
         self.places = LevelDescriptors(features, strides, widths, spatial_dims, temperature)
-        self.stride, self.points, self.candidates = stride, points, candidates
+        self.stride = stride if stride in self.places.strides else max(self.places.strides)
+        self.points, self.candidates = points, candidates
         self.reach, self.scale, self.threshold = reach, scale, threshold
 
-    @torch.no_grad()
-    def forward(self, fixed: Any, moving: Any) -> dict[str, torch.Tensor]:
+    def forward(self, fixed: Levels, moving: Levels, known: KnownMap | None = None) -> dict[str, Any]:
         """
         Args:
             fixed: the fixed image and its features, see :class:`~scripts.networks.Levels`.
             moving: the moving image and its features.
+            known: the known maps of a training step, which take the place of matched ones.
 
         Returns:
             ``affine`` ``(B, N, N + 1)``, fixed voxels to moving voxels, and what tells whether to trust it, ``(B,)``
             each within 0..1: ``agreement``, how well places are found back; ``inliers``, the share of matched places
-            that the map explains; ``conditioning``, 0 where they lie in a plane.
+            that the map explains; ``conditioning``, 0 where they lie in a plane. With known maps also ``places``, the
+            descriptors of the fixed and of the moving image and the temperatures, by stride.
         """
+        wanted = [self.stride] if known is None else self.places.strides
+        described = [self.places(levels, wanted) for levels in (fixed, moving)]
+        found = self._affine(fixed, moving, described, known)
+        if known is not None:
+            temperatures = {stride: self.places.temperature(stride) for stride in wanted}
+            found["places"] = {"fixed": described[0], "moving": described[1], "temperatures": temperatures}
+        return found
+
+    @torch.no_grad()
+    def _affine(
+        self, fixed: Levels, moving: Levels, described: Sequence[dict[int, torch.Tensor]], known: KnownMap | None
+    ) -> dict[str, Any]:
         size = fixed.image.shape[2:]
-        ahead, behind = (
-            functional.normalize(self.places(levels, [self.stride])[self.stride].float(), dim=1)
-            for levels in (fixed, moving)
-        )
+        ahead, behind = (functional.normalize(descriptors[self.stride].float(), dim=1) for descriptors in described)
         level = ahead.shape[2:]
         with torch.autocast(ahead.device.type, enabled=False):
             position = level_positions(size, level, self.stride, ahead)[0].flatten(1).T
@@ -80,12 +95,17 @@ class GlobalMatchingHead(nn.Module):
                 on_level(tissue(levels.image, self.threshold), level, self.stride, "zeros").flatten(1) > 0.5
                 for levels in (fixed, moving)
             ]
+            if known is not None:
+                masks = [mask & (known.pairs == 0)[:, None] for mask in masks]
             matched = [
                 self._match(one.flatten(1).T, other.flatten(1).T, here, there, position)
                 for one, other, here, there in zip(ahead, behind, *masks, strict=True)
             ]
         names = ("affine", "agreement", "inliers", "conditioning")
-        return dict(zip(names, (torch.stack(values) for values in zip(*matched, strict=True)), strict=True))
+        found = dict(zip(names, (torch.stack(values) for values in zip(*matched, strict=True)), strict=True))
+        if known is not None:
+            found["affine"] = known.where(known.affine.to(found["affine"]), found["affine"])
+        return found
 
     def _match(
         self,

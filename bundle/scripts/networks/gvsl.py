@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from .known_map import KnownMap
 from .levels import Levels
 from .recorded import recorded
 from .spatial_transformer import SpatialTransformer
@@ -50,13 +51,16 @@ class GVSL(nn.Module):
         self.warp = SpatialTransformer() if warp is None else warp
         self.symmetric, self.corrupted = symmetric, corrupted
 
-    def forward(self, fixed: torch.Tensor, moving: torch.Tensor | None = None) -> torch.Tensor | dict:
+    def forward(
+        self, fixed: torch.Tensor, moving: torch.Tensor | None = None, *known: torch.Tensor
+    ) -> torch.Tensor | dict:
         """
         Restore one image, or match two.
 
         Args:
             fixed: ``(B, C, D, H, W)``.
             moving: of the same shape; None restores ``fixed``.
+            known: while training, the fields of a :class:`~scripts.networks.KnownMap`, if some maps are known.
 
         Returns:
             without ``moving``: the restored image ``(B, C, D, H, W)``. With it a dictionary:
@@ -68,6 +72,7 @@ class GVSL(nn.Module):
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
               restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first, a tuple of
               ``(B, C, d, h, w)``, channels and size those of the level;
+            - while training with known maps, ``known``, the fields of :class:`~scripts.networks.KnownMap`;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
         if moving is None:
@@ -79,11 +84,16 @@ class GVSL(nn.Module):
             one, other = both, both.map(lambda tensor: tensor.roll(len(fixed), dims=0))
         else:
             one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
-        result = self.matching_head(one, other)
+        if known and self.symmetric:
+            raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0 without known maps")
+        maps = KnownMap(*known) if known else None
+        result = self.matching_head(one, other, maps)
         if not self.training:
             return {"warped": self.warp(moving, result["displacement"]), **result}
         result["restored"] = self.restoration_head((other if self.corrupted == "moving" else one).local)
         result["features"] = other.features()
+        if maps is not None:
+            result["known"] = maps._asdict()
         return _both_ways(result) if self.symmetric else result
 
     def __prepare_scriptable__(self) -> nn.Module:

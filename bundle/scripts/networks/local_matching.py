@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,9 +14,13 @@ from ..spatial.level_grid import from_level, level_positions, on_level, to_level
 from ..spatial.smoothing import box_mean
 from ..spatial.warp import compose, sample
 from .correlation_head import expected_offset
+from .known_map import KnownMap
+from .levels import Levels
 from .place_descriptors import LevelDescriptors
+from .recorded import recorded
 
 
+@recorded
 class LocalMatchingHead(nn.Module):
     """
     Deformable matching by correlation on several levels. On each, the moving image's descriptors are sampled by the map
@@ -26,7 +29,8 @@ class LocalMatchingHead(nn.Module):
 
     Args:
         features: channels of the backbone's levels, from full size down.
-        strides: of the levels, from coarse to fine; 1 for f^l.
+        strides: of the levels, from coarse to fine; 1 for f^l. Those coarser than all levels of the decoder are left
+            out.
         radii: largest offset on each level, in its voxels.
         widths: channels of the descriptors.
         smoothings: how often a level's offsets are averaged over 3 voxels along each axis.
@@ -54,13 +58,15 @@ class LocalMatchingHead(nn.Module):
                 f"{list(radii)}"
             )
         self.shapes = LevelDescriptors(features, strides, widths, spatial_dims, temperature)
-        self.radii, self.smoothings = tuple(radii), smoothings
+        self.radii = dict(zip(strides, radii, strict=True))
+        self.smoothings = smoothings
 
     def forward(
         self,
-        fixed: Any,
-        moving: Any,
+        fixed: Levels,
+        moving: Levels,
         affine: torch.Tensor | None,
+        known: KnownMap | None = None,
         start: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
@@ -68,25 +74,28 @@ class LocalMatchingHead(nn.Module):
             fixed: the fixed image and its features, see :class:`~scripts.networks.Levels`.
             moving: the moving image and its features.
             affine: fixed voxels to moving voxels, ``(B, N, N + 1)``; None for the identity.
+            known: the known maps of a training step, from whose ``start`` such pairs begin.
             start: a displacement in the affine-aligned frame to begin with, ``(B, N, D, H, W)`` voxels; None for 0.
 
         Returns:
             ``local_displacement`` ``u`` in the affine-aligned frame, ``(B, N, D, H, W)`` in voxels: the whole map is
             ``A(p + u(p))``.
         """
+        if known is not None:
+            start = known.where(known.start, torch.zeros_like(known.start))
         size, found, before = fixed.local.shape[2:], start, 1
         if affine is None:
             affine = torch.eye(len(size), len(size) + 1, device=fixed.local.device).repeat(len(fixed.local), 1, 1)
         ahead, behind = self.shapes(fixed), self.shapes(moving)
         with torch.autocast(affine.device.type, enabled=False):
-            for stride, radius in zip(self.shapes.strides, self.radii, strict=True):
+            for stride in self.shapes.strides:
                 asked, places = (functional.normalize(of[stride].float(), dim=1) for of in (ahead, behind))
                 level = asked.shape[2:]
                 local = self._begin(found, before, size, level, stride, affine)
                 position = level_positions(size, level, stride, affine) + local
                 position = (affine[:, :, :-1] @ position.flatten(2) + affine[:, :, -1:]).reshape(position.shape)
                 aligned = sample(places, to_level(position, size, level, stride), padding_mode="border")
-                offset = expected_offset(asked / self.shapes.temperature(stride), aligned, radius)
+                offset = expected_offset(asked / self.shapes.temperature(stride), aligned, self.radii[stride])
                 found = stride * compose(local / stride, box_mean(offset, self.smoothings))
                 before = stride
             assert found is not None

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
 
 from ..errors import InputError
+from .levels import Levels
 
 
-def decoder_level(levels: Any, stride: int) -> torch.Tensor:
+def decoder_level(levels: Levels, stride: int) -> torch.Tensor:
     """
     The decoder's features of one size.
 
@@ -34,13 +34,14 @@ class LevelDescriptors(nn.Module):
 
     Args:
         features: channels of the backbone's levels, from full size down.
-        strides: of the levels that are described: 1 for f^l, 2 for half the size, 4 for a quarter.
+        strides: of the levels that are described: 1 for f^l, 2 for half the size, 4 for a quarter. Those coarser than
+            all levels of the decoder are left out.
         widths: channels of their descriptors.
         spatial_dims: 2 or 3.
         temperature: at the start.
 
     Raises:
-        InputError: for strides that the backbone's decoder does not have.
+        InputError: for strides that are no powers of 2, or none of which the decoder has.
     """
 
     def __init__(
@@ -52,20 +53,20 @@ class LevelDescriptors(nn.Module):
         temperature: float = 0.1,
     ) -> None:
         super().__init__()
-        there = [1 << level for level in range(len(features) - 1)]
-        if not set(strides) <= set(there) or len(widths) != len(strides):
-            raise InputError(
-                f"a decoder of {len(features)} levels has the strides {there}, not {list(strides)}, and each needs a "
-                f"width: {list(widths)}"
-            )
-        self.strides = tuple(strides)
+        if len(widths) != len(strides):
+            raise InputError(f"levels of the strides {list(strides)} need a width each, not {list(widths)}")
+        coarsest = 1 << (len(features) - 2)
+        there = [(stride, width) for stride, width in zip(strides, widths, strict=True) if stride <= coarsest]
+        if not there or any(stride < 1 or stride.bit_count() != 1 for stride in strides):
+            raise InputError(f"strides are powers of 2, and one of them at most {coarsest} here, not {list(strides)}")
+        self.strides = tuple(stride for stride, _ in there)
         self.projections = nn.ModuleList(
             Conv[Conv.CONV, spatial_dims](features[stride.bit_length() - 1], width, kernel_size=1)
-            for stride, width in zip(strides, widths, strict=True)
+            for stride, width in there
         )
         self.log_temperature = nn.Parameter(torch.full((len(self.strides),), math.log(temperature)))
 
-    def forward(self, levels: Any, strides: Sequence[int] | None = None) -> dict[int, torch.Tensor]:
+    def forward(self, levels: Levels, strides: Sequence[int] | None = None) -> dict[int, torch.Tensor]:
         """
         Args:
             levels: of an image, see :class:`~scripts.networks.Levels`.

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 
 
 class TermsTrainer(SupervisedTrainer):
@@ -17,12 +19,26 @@ class TermsTrainer(SupervisedTrainer):
 
     Args:
         loss_function: (prediction, target) to a dictionary of scalars.
+        clip_norm: largest norm of the gradient of all weights, which is scaled down to it; None for no bound.
         kwargs: see ``SupervisedTrainer``.
     """
 
-    def __init__(self, *, loss_function: Callable[..., Mapping[str, torch.Tensor]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        loss_function: Callable[..., Mapping[str, torch.Tensor]],
+        clip_norm: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(loss_function=self._loss, **kwargs)
+        if clip_norm is not None:
+            self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip, clip_norm)
         self.terms_function = loss_function
+
+    def _clip(self, _: Engine, clip_norm: float) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm)
 
     def _loss(self, prediction: Any, target: Any) -> torch.Tensor:
         terms = self.terms_function(prediction, target)

@@ -2,8 +2,8 @@
 """Augmentation, corruption, intensities, label codes."""
 
 from .affine_elastic import RandAffineElasticd, smooth
-from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle
-from .intensity import scale_intensity
+from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle, RandToneCurve
+from .intensity import ScaleIntensityd, scale_intensity
 from .label_codes import CodesToClassesd, output_codes
 from .matching_views import RandMatchingViewsd
 from .padding import FillPaddingd, find_padding
@@ -18,6 +18,8 @@ __all__ = [
     "RandInpaint",
     "RandLocalShuffle",
     "RandMatchingViewsd",
+    "RandToneCurve",
+    "ScaleIntensityd",
     "Zoomd",
     "find_padding",
     "output_codes",

@@ -104,6 +104,31 @@ class RandBezierIntensity(_RandArray):
         return curve[below] + (place - below.astype(np.float32)) * np.diff(curve)[below]
 
 
+class RandToneCurve(_RandArray):
+    """
+    Map intensities by a piecewise linear curve through random values, increasing for most images: what a descriptor of
+    places must not depend on, up to another contrast of the same anatomy.
+
+    Args:
+        prob: probability of the transform.
+        knots: points of the curve, evenly spaced over 0..1.
+        increasing: probability that it does not fall.
+    """
+
+    def __init__(self, prob: float = 0.8, knots: int = 8, increasing: float = 0.85) -> None:
+        RandomizableTransform.__init__(self, prob)
+        if knots < 2:
+            raise InputError(f"a tone curve needs 2 knots or more, not {knots}")
+        self.knots, self.increasing = knots, increasing
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        values = self.R.rand(self.knots)
+        if self.R.rand() < self.increasing:
+            values = values.cumsum()
+        values = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
+        return np.interp(image.clip(0, 1), np.linspace(0, 1, self.knots), values).astype(np.float32)
+
+
 class RandInpaint(_RandArray):
     """
     Fill boxes with uniform noise of 0..1.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ def scale_intensity(
 
     Args:
         keys: keys of the images.
-        intensity: "percentiles" of each image (safe for any modality, needed for MR) or a fixed "window" (CT).
+        intensity: "percentiles" of each image (safe for any modality, needed for MR) or a fixed "window" (CT). Items
+            with an ``intensity`` of their own are scaled by that one.
         window: lower and upper end of the window, in Hounsfield units for CT.
         percentiles: lower and upper percentile, 0..100.
         allow_missing_keys: skip keys that are not there.
@@ -44,11 +45,41 @@ def scale_intensity(
         raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
     if not percentiles[0] < percentiles[1] <= 100:
         raise InputError(f"percentiles {list(percentiles)} must be [lower, upper], within 0 to 100")
-    if intensity == "percentiles":
-        return ScaleByPercentilesd(keys, percentiles, allow_missing_keys)
-    return ScaleIntensityRanged(
-        keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+    return ScaleIntensityd(
+        intensity,
+        {
+            "percentiles": ScaleByPercentilesd(keys, percentiles, allow_missing_keys),
+            "window": ScaleIntensityRanged(
+                keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
+            ),
+        },
     )
+
+
+class ScaleIntensityd(Transform):
+    """
+    One of several scalings, the item's own ``intensity`` or a common one.
+
+    Args:
+        intensity: of items without one of their own.
+        scalings: dictionary transforms by name.
+    """
+
+    def __init__(self, intensity: str, scalings: Mapping[str, Transform]) -> None:
+        self.intensity, self.scalings = intensity, dict(scalings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
+        """
+        Args:
+            data: an item.
+
+        Raises:
+            InputError: for an ``intensity`` that does not exist.
+        """
+        name = data.get("intensity", self.intensity)
+        if name not in self.scalings:
+            raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{name}'")
+        return self.scalings[name](data)
 
 
 class ScaleByPercentilesd(MapTransform):

@@ -36,8 +36,10 @@ class RandMatchingViewsd(Randomizable, Transform):
         control: voxels from one control point to the next.
         disturbance: standard deviation, in voxels, of what is added to a share of the known elastic map, for the local
             matching to find back.
+        centred: for measuring: both views at the middle of the scans and with their largest voxels, not drawn.
         image_key: the fixed image.
         moving_key: the moving image.
+        label_keys: their label maps, where there are any, sampled at the nearest voxel.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class RandMatchingViewsd(Randomizable, Transform):
         elastic: float = 4.0,
         control: float = 10.0,
         disturbance: float = 1.2,
+        centred: bool = False,
         image_key: str = "image",
         moving_key: str = "moving",
+        label_keys: Sequence[str] = ("image_label", "moving_label"),
     ) -> None:
         if min(elastic, disturbance, scale, translate) < 0 or control <= 0 or not 0 <= far <= 1:
             raise InputError(
@@ -62,7 +66,8 @@ class RandMatchingViewsd(Randomizable, Transform):
         self.size, self.dims = list(spatial_size), len(spatial_size)
         self.rotate, self.scale, self.shear, self.translate, self.far = rotate, scale, shear, translate, far
         self.elastic, self.control, self.disturbance = elastic, control, disturbance
-        self.image_key, self.moving_key = image_key, moving_key
+        self.centred, self.image_key, self.moving_key = centred, image_key, moving_key
+        self.label_keys = tuple(label_keys)
 
     def _uniform(self, count: int, bound: float) -> torch.Tensor:
         return torch.as_tensor(self.R.uniform(-bound, bound, (1, count)), dtype=torch.float32)
@@ -101,29 +106,38 @@ class RandMatchingViewsd(Randomizable, Transform):
             - ``known_displacement``: of the whole map, ``(N, *spatial_size)`` in voxels;
             - ``start_displacement``: a share of the elastic map, disturbed, ``(N, *spatial_size)`` in voxels.
         """
-        fixed, moving = (torch.as_tensor(data[key]) for key in (self.image_key, self.moving_key))
-        factor = math.exp(self.R.uniform(0, math.log(max(1.0, float(data.get("zoom_out", 1.0))))))
+        largest = max(1.0, float(data.get("zoom_out", 1.0)))
+        factor = largest if self.centred else math.exp(self.R.uniform(0, math.log(largest)))
         place = torch.as_tensor(self.R.uniform(0, 1, self.dims), dtype=torch.float32)
+        place = torch.full_like(place, 0.5) if self.centred else place
         of_fixed, of_moving = self.draw_affine(), self.draw_affine()
         elastic = self.draw_field(self.elastic * self.R.uniform())
         start = elastic * self.R.uniform() + self.draw_field(self.disturbance)
         back = torch.linalg.inv(of_moving[:, :, :-1])
         offset = back @ (of_fixed[:, :, -1:] - of_moving[:, :, -1:])
         known_affine = torch.cat([back @ of_fixed[:, :, :-1], offset], dim=2)
+        maps = fuse(of_fixed, elastic), fuse(of_moving, torch.zeros_like(elastic))
+        views: dict[Hashable, Any] = {
+            key: self._view(torch.as_tensor(data[key]), displacement, factor, place, mode)
+            for keys, mode in (((self.image_key, self.moving_key), "bilinear"), (self.label_keys, "nearest"))
+            for key, displacement in zip(keys, maps, strict=True)
+            if key in data
+        }
         return {
             **data,
-            self.image_key: self._view(fixed, fuse(of_fixed, elastic), factor, place),
-            self.moving_key: self._view(moving, fuse(of_moving, torch.zeros_like(elastic)), factor, place),
+            **views,
             "known": torch.tensor(float(bool(data.get("same", False)))),
             "known_affine": known_affine[0],
             "known_displacement": fuse(known_affine, elastic)[0],
             "start_displacement": start[0],
         }
 
-    def _view(self, scan: torch.Tensor, displacement: torch.Tensor, factor: float, place: torch.Tensor) -> torch.Tensor:
+    def _view(
+        self, scan: torch.Tensor, displacement: torch.Tensor, factor: float, place: torch.Tensor, mode: str
+    ) -> torch.Tensor:
         size, grid = torch.tensor(scan.shape[1:]).float(), torch.tensor(self.size).float()
         room = (size - factor * grid).clamp(min=0)
         centre = (size - 1) / 2 + (place - 0.5) * room
         shape = [1, -1] + [1] * self.dims
         position = voxel_grid(self.size, displacement) + displacement - ((grid - 1) / 2).reshape(shape)
-        return sample(scan[None].float(), factor * position + centre.reshape(shape))[0]
+        return sample(scan[None].float(), factor * position + centre.reshape(shape), mode)[0]

@@ -160,6 +160,6 @@ def test_training_on_two_cohorts(two, tmp_path, pretrain):
     """Both are learned from and measured on; the run is the same with the folders' order and zoom kept."""
     rows = pretrain(two, tmp_path / "a", epochs=1, epoch_length=4, zoom=[1, 2], validation_fraction=0.4)
     again = pretrain(two, tmp_path / "b", epochs=1, epoch_length=4, zoom=[1, 2], validation_fraction=0.4)
-    unzoomed = pretrain(two, tmp_path / "c", epochs=1, epoch_length=4, validation_fraction=0.4)
+    unzoomed = pretrain(two, tmp_path / "c", epochs=1, epoch_length=4, zoom=1.0, validation_fraction=0.4)
     assert rows == again
     assert rows[0]["ncc_before"] != unzoomed[0]["ncc_before"]

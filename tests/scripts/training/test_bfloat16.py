@@ -99,7 +99,7 @@ def test_training(cohort, tmp_path, pretrain):
     assert rounded != exact
     for first, second in zip(exact, rounded, strict=True):
         assert second.pop("redundancy") == pytest.approx(first.pop("redundancy"), rel=0.2)
-        assert second == pytest.approx(first, rel=0.02, abs=0.002)
+        assert second == pytest.approx(first, rel=0.04, abs=0.002)
     state = load_file(tmp_path / "bfloat16" / "checkpoint.pt")
     moments = [value for entry in state["optimizer"]["state"].values() for value in entry.values()]
     kinds = {value.dtype for value in [*state["network"].values(), *moments]}
