@@ -16,13 +16,13 @@ class Numbers(NamedTuple):
     Args:
         lowest: smallest number allowed.
         whole: whole numbers only.
-        count: None for a single number; else a list of so many, 0 for a list of any length.
+        length: None for a single number; else a list of so many, 0 for a list of any length.
         optional: whether it may be None.
     """
 
     lowest: float = 0
     whole: bool = False
-    count: int | None = None
+    length: int | None = None
     optional: bool = False
 
 
@@ -64,12 +64,12 @@ NUMBERS = {
     "restoration_weight": FRACTION,
     "redundancy_weight": FRACTION,
     "validation_fraction": FRACTION,
-    "features": Numbers(1, whole=True, count=0),
-    "spatial_size": Numbers(1, whole=True, count=3),
-    "patch_size": Numbers(1, whole=True, count=3),
-    "pixdim": Numbers(0.001, count=3),
-    "window": Numbers(-math.inf, count=2),
-    "percentiles": Numbers(0, count=2),
+    "features": Numbers(1, whole=True, length=0),
+    "spatial_size": Numbers(1, whole=True, length=3),
+    "patch_size": Numbers(1, whole=True, length=3),
+    "pixdim": Numbers(0.001, length=3),
+    "window": Numbers(-math.inf, length=2),
+    "percentiles": Numbers(0, length=2),
 }
 """Settings that are numbers, by id; pre-training and fine-tuning share the table."""
 
@@ -90,6 +90,6 @@ def check_settings(**settings: Any) -> None:
         elif name == "orientation":
             check_orientation(value)
         else:
-            lowest, whole, count, optional = NUMBERS[name]
+            lowest, whole, length, optional = NUMBERS[name]
             if value is not None or not optional:
-                check_numbers({name: value}, lowest, whole, count)
+                check_numbers({name: value}, lowest, whole, length)

@@ -119,6 +119,7 @@ def fit_head(
         labels.append(label[drawn])
     weight, bias = fit_linear_layer(features, labels, network.head.out_channels, seed=seed, **settings)
     network.head.weight.copy_(weight.reshape(network.head.weight.shape))
+    assert network.head.bias is not None
     network.head.bias.copy_(bias)
     network.train(training)
     print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)
