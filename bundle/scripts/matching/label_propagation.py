@@ -57,8 +57,8 @@ def list_propagation(
     atlases, labels = expand(atlas, label_maps, bids_suffix), expand(atlas_label, label_maps=True)
     if len(atlases) != len(labels):
         raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
-    options = {"label_maps": label_maps, "bids_suffix": bids_suffix}
-    scans = [scan["image"] for scan in find_scans(dataset_dir, min_subjects=1, **options)]
+    found = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
+    scans = [scan["image"] for scan in found]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = result_names(unlabelled)
     pairs = [

@@ -35,8 +35,8 @@ def expand(paths: Paths, label_maps: bool = False, bids_suffix: str | None = Non
     if not isinstance(paths, str):
         return [path for entry in paths for path in expand(entry, label_maps, bids_suffix)]
     if Path(paths).is_dir():
-        options = {"label_maps": label_maps, "bids_suffix": bids_suffix}
-        return [scan["image"] for scan in find_scans(paths, min_subjects=1, **options)]
+        listed = find_scans(paths, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
+        return [scan["image"] for scan in listed]
     if scan_exists(paths) or os.path.lexists(paths):
         return [paths]
     folder = Path(paths).parent  # brackets in folders that exist are no pattern either
