@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from child.description import modality
+from child.description import modality, structures
 from scripts.errors import InputError
 
 
@@ -32,7 +32,20 @@ def test_a_modality_that_is_none_or_two_is_refused(named: str) -> None:
         modality({"modality": {"0": named}})
 
 
-@pytest.mark.parametrize("channels", [None, {}, {"0": "MRI", "1": "MRI"}, "MRI"])
-def test_one_channel_is_needed(channels: object) -> None:
-    with pytest.raises(InputError, match='needs "modality" with one channel'):
-        modality({"modality": channels})
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [(None, "needs"), ({}, "needs"), ("MRI", "needs"), ({"0": "MRI", "1": "T2"}, r"names 2 channels \(MRI, T2\)")],
+)
+@pytest.mark.parametrize("key", ["modality", "channel_names"])
+def test_one_channel_is_needed(key: str, channels: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        modality({key: channels})
+
+
+def test_a_description_of_nnunet() -> None:
+    """Labels by name; a code of several regions is of the smallest; parts that nobody labelled are no background."""
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "all": [1, 2, 3], "core": [2, 3]}}
+    assert modality(description) == "CT"
+    assert structures(description) == ([{"name": "all", "codes": [1]}, {"name": "core", "codes": [2, 3]}], [])
+    with pytest.raises(InputError, match='label "ignore"'):
+        structures({**description, "labels": {"background": 0, "a": 1, "ignore": 2}})

@@ -66,7 +66,7 @@ def find_weights(content: Any, wanted: Mapping[str, torch.Tensor], source: str |
             if best is None or rank > best:
                 best, found = rank, (where, prefix, weights)
     where, prefix, weights = found
-    if best is None or not best[0]:
+    if best is None:
         names = [name for _, part in _parts(content) for name in part]
         shown = f"such as {names[0]}" if names else "none at all"
         raise InputError(
