@@ -45,7 +45,8 @@ def phantoms(args: argparse.Namespace) -> list[list[str]]:
 def report(args: argparse.Namespace) -> list[list[str]]:
     """One HTML page about a model, measured on a folder of scans."""
     settings = Path(args.model).with_name("settings.json")
-    command = bundle_run(BUNDLE / "configs" / "evaluate.json", *([settings] if settings.is_file() else []))
+    overlays = [BUNDLE / "configs" / "evaluate.json", *([settings] if settings.is_file() else [])]
+    command = bundle_run(BUNDLE / "configs" / "train.json", *overlays)
     out = args.out or "runs/report"
     return [[*command, "--model", args.model, "--dataset_dir", args.data, "--output_dir", out]]
 

@@ -59,9 +59,9 @@ class Cohort:
 
 
 def configuration(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> ConfigParser:
-    """``evaluate.json`` with the settings of the set and of the arm's network."""
+    """``evaluate.json`` over ``train.json``, with the settings of the set and of the arm's network."""
     parser = ConfigParser()
-    parser.read_config(str(BUNDLE / "configs" / "evaluate.json"))
+    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "evaluate")])
     settings = {**network_of(plan, arm), **plan["sets"][data]["shared"]}
     parser.update({"seed": int(seed), "merged_labels": plan["sets"][data]["merged_labels"], **settings})
     return parser
@@ -80,7 +80,7 @@ def read_cohort(plan: Mapping[str, Any], data: str, seed: str, folder: Path, cac
     parser.update({"dataset_dir": str(folder)})
     halves = parser.get_parsed_content("split")
     structures = described_structures(str(folder), [*halves[0], *halves[1]], plan["sets"][data]["merged_labels"])
-    transform = parser.get_parsed_content("preprocessing")
+    transform = parser.get_parsed_content("validate#preprocessing")
     parts = []
     for scans in halves:
         prepared = cached_dataset(scans, transform, str(cache))

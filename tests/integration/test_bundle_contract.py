@@ -138,9 +138,9 @@ class TestShippedWeights:
     def test_fill_the_network(self, repository, tmp_path):
         """All tensors and no other, by the loader that both configurations use; the network restores a scan."""
         bundle = repository / "bundle"
-        for name in ("inference", "evaluate"):
+        for names in (["inference"], ["train", "evaluate"]):
             parser = ConfigParser()
-            parser.read_config(str(bundle / "configs" / f"{name}.json"))
+            parser.read_config([str(bundle / "configs" / f"{name}.json") for name in names])
             parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
             network = parser.get_parsed_content("network")
             before = [weight.clone() for weight in network.parameters()]

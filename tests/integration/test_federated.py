@@ -67,7 +67,8 @@ def kind(
     sites = [write_site(tmp_path / f"site_{site}", site) for site in range(2)]
     if task == "pretraining":
         bundle = shutil.copytree(repository / "bundle", tmp_path / "bundle")
-        small = {"spatial_size": [16] * 3, "pixdim": [1.0] * 3, "features": [4, 8], "validation_pairs": 2}
+        small = {"spatial_size": [16] * 3, "pixdim": [1.0] * 3, "features": [4, 8]}
+        small |= {"validation_pairs": 2, "val_interval": 1}
         made = Kind(bundle, sites, "ncc_after", **small)
     else:
         name = f"block_mr_{task}"

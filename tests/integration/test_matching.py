@@ -22,7 +22,8 @@ from scripts.training import write_settings
 BUNDLE = Path(__file__).parents[2] / "bundle"
 ZOOM = "scripts.transforms.Zoomd"
 SETTINGS = {"pixdim": [10, 10, 10], "spatial_size": [28, 24, 24], "intensity": "window", "features": [4, 8, 16]}
-SETTINGS |= json.loads((BUNDLE / "configs" / "convolution_head.json").read_text())
+for overlay in ("correlation_head", "convolution_head"):
+    SETTINGS |= json.loads((BUNDLE / "configs" / f"{overlay}.json").read_text())
 HEART = (205, 420, 500, 550, 600, 820, 850)
 
 
@@ -57,7 +58,7 @@ def run(names, model, output, monkeypatch, **overrides):
     monkeypatch.setattr(sys, "path", list(sys.path))
     workflow = ConfigWorkflow(
         config_file=[str(BUNDLE / "configs" / f"{name}.json") for name in names],
-        workflow_type="infer",
+        workflow_type="train" if names[0] == "train" else "infer",
         logging_file=False,
         bundle_root=str(BUNDLE),
         model=str(model),
@@ -166,7 +167,7 @@ def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, m
 
 def test_evaluation_writes_every_measure(phantoms, model, tmp_path, monkeypatch):
     overrides = {"dataset_dir": str(phantoms), "validation_pairs": 3}
-    assert run(["evaluate"], model, tmp_path, monkeypatch, **overrides) == []
+    assert run(["train", "evaluate"], model, tmp_path, monkeypatch, **overrides) == []
     summary = json.loads((tmp_path / "summary.json").read_text())
     names = {"ncc_before", "ncc_after", "dice_before", "dice_after", "hd95_before", "hd95_after", "folded_percentage"}
     names |= {"log_jacobian_std", "restoration_error_before", "restoration_error_after"}
@@ -194,7 +195,7 @@ def linked(phantoms, folder, labelled=(0, 1, 2, 3, 4)):
 
 
 def test_evaluation_uses_a_folder_whole_and_no_pair_twice(phantoms, model, tmp_path, monkeypatch):
-    run(["evaluate"], model, tmp_path, monkeypatch, dataset_dir=str(phantoms), report=False)
+    run(["train", "evaluate"], model, tmp_path, monkeypatch, dataset_dir=str(phantoms), report=False)
     rows = [line.split(",")[:2] for line in (tmp_path / "pairs.csv").read_text().splitlines()[1:]]
     assert len({frozenset(row) for row in rows}) == len(rows) == 5
     assert len({scan for row in rows for scan in row}) == 5
@@ -211,7 +212,7 @@ def test_evaluation_where_only_some_scans_have_labels(
     (tmp_path / "data").mkdir()
     folder = linked(phantoms, tmp_path / "data", labelled)
     options = {"dataset_dir": str(folder), "seed": seed, "report": seed == 0}
-    run(["evaluate"], model, tmp_path / "out", monkeypatch, **options)
+    run(["train", "evaluate"], model, tmp_path / "out", monkeypatch, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["pairs"] == 5
     assert summary["pairs_with_labels"] == with_labels
@@ -229,17 +230,17 @@ def test_scans_that_the_model_was_trained_on_are_left_out(phantoms, model, tmp_p
     images = [str(phantoms / "imagesTr" / f"phantom_{number:03d}.nii.gz") for number in range(5)]
     write_settings(str(copied.parent), {}, fingerprints([{"image": path} for path in images[:2]]))
     options = {"dataset_dir": str(phantoms), "report": False}
-    run(["evaluate"], copied, tmp_path / "out", monkeypatch, **options)
+    run(["train", "evaluate"], copied, tmp_path / "out", monkeypatch, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["scans"] == 3
     assert summary["trained_on"] == {"scans": images[:2], "left_out": True}
     said = capsys.readouterr().out
     assert "trained on 2 of the 5 scans, which are left out" in said
     assert all(path in said for path in images[:2])
-    run(["evaluate"], copied, tmp_path / "all", monkeypatch, **options, held_back=False)
+    run(["train", "evaluate"], copied, tmp_path / "all", monkeypatch, **options, held_back=False)
     assert json.loads((tmp_path / "all" / "summary.json").read_text())["scans"] == 5
     write_settings(str(copied.parent), {}, fingerprints([{"image": path} for path in images[:4]]))
-    expect_refusal("too few are left", ["evaluate"], copied, tmp_path / "none", monkeypatch, **options)
+    expect_refusal("too few are left", ["train", "evaluate"], copied, tmp_path / "none", monkeypatch, **options)
 
 
 def test_evaluation_of_merged_structures_and_unknown_labels(phantoms, model, tmp_path, monkeypatch):
@@ -253,22 +254,22 @@ def test_evaluation_of_merged_structures_and_unknown_labels(phantoms, model, tmp
     ]
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     options = {"dataset_dir": str(tmp_path), "validation_pairs": 2, "merged_labels": "halves"}
-    run(["evaluate"], model, tmp_path / "out", monkeypatch, **options)
+    run(["train", "evaluate"], model, tmp_path / "out", monkeypatch, **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [(row["codes"], row["structure"]) for row in summary["structures"]] == [
         ("420 500 205", "left"),
         ("550 600", "right"),
     ]
     missing = {**options, "merged_labels": "thirds"}
-    expect_refusal("thirds", ["evaluate"], model, tmp_path / "out", monkeypatch, **missing)
+    expect_refusal("thirds", ["train", "evaluate"], model, tmp_path / "out", monkeypatch, **missing)
     del content["labels"]["820"]
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    expect_refusal("unknown label 820", ["evaluate"], model, tmp_path / "out", monkeypatch, **options)
+    expect_refusal("unknown label 820", ["train", "evaluate"], model, tmp_path / "out", monkeypatch, **options)
 
 
 def test_evaluation_without_labels(phantoms, model, tmp_path, monkeypatch):
     overrides = {"dataset_dir": str(phantoms / "imagesTr"), "validation_pairs": 2}
-    run(["evaluate"], model, tmp_path / "out", monkeypatch, **overrides)
+    run(["train", "evaluate"], model, tmp_path / "out", monkeypatch, **overrides)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert "ncc_after" in summary["measures"]
     assert "dice_after" not in summary["measures"]
@@ -327,23 +328,22 @@ def test_scans_that_do_not_meet_are_refused():
 
 
 def test_configurations_agree():
-    """
-    What inference and evaluation share with training is the same in all three; but several folders with zooms of their
-    own are for training alone.
-    """
+    """What inference shares with training is the same; evaluation is laid over training and names none of it again."""
     train, inference, evaluate = (
         json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "inference", "evaluate")
     )
-    for name in (*sorted({*train["settings"]} - {"network_def"}), "memory_format", "device"):
-        assert train[name] == inference[name] == evaluate[name], name
+    for name in (*sorted({*train["settings"]} - {"network_def", "spatial_size"}), "memory_format", "device"):
+        assert train[name] == inference[name], name
+        assert name not in evaluate
+    assert evaluate["spatial_size"] == inference["spatial_size"]  # whole scans; training sees parts of them
     network = {key: value for key, value in train["network_def"].items() if key not in ("symmetric", "corrupted")}
-    assert network == inference["network_def"] == evaluate["network_def"]
-    found = {key: value for key, value in train["scans"].items() if key != "zoom"}
-    assert found | {"_target_": "scripts.data.find_scans"} == evaluate["scans"]
-    for name in ("corruption", "seed", "subject_key"):
-        assert train[name] == evaluate[name], name
+    assert network == inference["network_def"]
+    same = {name for name, value in evaluate.items() if train.get(name, ...) == value}
+    assert same <= {"finalize"}
     prepared = [step for step in train["train"]["preprocessing_transforms"] if step["_target_"] != ZOOM]
-    assert len(prepared) == len(train["train"]["preprocessing_transforms"]) - 1
-    assert prepared == evaluate["preprocessing"]["transforms"]
-    kept = [step["_target_"] for step in inference["preprocessing"]["transforms"] if step["_target_"] != "CopyItemsd"]
+    crop = evaluate["validate#preprocessing"]["transforms"][1]
+    apart = ("CopyItemsd", crop["_target_"])
+    kept = [step["_target_"] for step in inference["preprocessing"]["transforms"] if step["_target_"] not in apart]
     assert kept == [step["_target_"] for step in prepared]
+    (inferred,) = (step for step in inference["preprocessing"]["transforms"] if step["_target_"] == crop["_target_"])
+    assert inferred["mode"] == crop["mode"]

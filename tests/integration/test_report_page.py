@@ -92,7 +92,7 @@ def report(
     trained = run_bundle(dataset_dir=cohort, output_dir=folder / "run")
     assert trained.returncode == 0, trained.stderr
     evaluated = run_bundle(
-        config_file=repository / "bundle/configs/evaluate.json",
+        config_file=[str(repository / f"bundle/configs/{name}.json") for name in ("train", "evaluate")],
         dataset_dir=cohort,
         output_dir=folder / "report",
         model=folder / "run" / "model.pt",

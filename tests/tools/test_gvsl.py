@@ -56,7 +56,9 @@ def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_
     (tmp_path / "settings.json").touch()
     assert gvsl.main(["report", "--model", str(model), "--data", "d"]) == 0
     settings = (tmp_path / "settings.json").as_posix()
-    assert ran == [[*RUN, f"['{CONFIGS}/evaluate.json'{more}]", *rest] for more in ("", f",'{settings}'")]
+    assert ran == [
+        [*RUN, f"['{CONFIGS}/train.json','{CONFIGS}/evaluate.json'{more}]", *rest] for more in ("", f",'{settings}'")
+    ]
 
 
 def test_the_tools(ran: list[list[str]]) -> None:
