@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -133,14 +133,15 @@ def _words_of_tracking(tracking: str | None) -> Mapping[str, Any]:
     return {}
 
 
-def check_command_line(resolved: dict[str, Any], arguments: Sequence[str] | None = None) -> None:
+def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequence[str] | None = None) -> None:
     """
     Refuse options that no setting has, which MONAI takes in silence, and give every setting that is a path the text
     that was typed. Does nothing where another program than ``monai.bundle run`` uses the bundle.
 
     Args:
-        resolved: what the configuration's ids have been resolved to so far, ``$__local_refs`` in a configuration:
-            paths are put here before any other component asks for them.
+        resolved: gives what the configuration's ids have been resolved to so far, ``$lambda: __local_refs`` in a
+            configuration: paths are put there before any other component asks for them. The dictionary itself, which
+            then holds itself, would let MONAI search for ever where it resolves everything (MONAI Label).
         arguments: of the command; those of the process by default.
 
     Raises:
@@ -181,4 +182,4 @@ def check_command_line(resolved: dict[str, Any], arguments: Sequence[str] | None
         text = options[option]
         if text is None:
             raise InputError(f"--{option} has no value: write it behind the option")
-        resolved[option] = as_meant(text, several=option in (*PATHS, *TEXTS))
+        resolved()[option] = as_meant(text, several=option in (*PATHS, *TEXTS))

@@ -32,7 +32,7 @@ def config(tmp_path):
 
 def typed(config, *words):
     resolved: dict = {}
-    check_command_line(resolved, ["--config_file", config, *words])
+    check_command_line(lambda: resolved, ["--config_file", config, *words])
     return resolved
 
 
@@ -115,7 +115,7 @@ def test_values_without_an_option_and_options_without_a_value(config):
 def test_other_programs_keep_their_command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/monailabel/main.py", "run", "--epoch", "5", "--output_dir", "2024"])
     resolved: dict = {}
-    check_command_line(resolved)
+    check_command_line(lambda: resolved)
     assert resolved == {}
 
 
