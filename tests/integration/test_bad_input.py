@@ -122,8 +122,8 @@ class TestRunThatIsThere:
         [
             ({"features": [4, 8, 16]}, "made with features [4, 8], not [4, 8, 16]"),
             (
-                {"network_def#matching_head#local_matching#hidden_channels": 12},
-                "checkpoint.pt is of another architecture: ",
+                {"network_def#matching_head#local_matching#widths": [32, 32, 8]},
+                "made with network_def#matching_head#local_matching#widths [32, 32, 16], not [32, 32, 8]: pass --",
             ),
         ],
     )
