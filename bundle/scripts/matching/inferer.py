@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer
 
 from ..errors import InputError
-from ..spatial.warp import voxel_grid, warp
+from ..spatial.warp import affine_displacement, voxel_grid, warp
 from .refinement import Refinement
 
 
@@ -44,10 +44,12 @@ class MatchingInferer(Inferer):
         if self.refine is None or not isinstance(found, dict):
             return found
         fixed, moving = (torch.as_tensor(image).detach().float() for image in (inputs, args[0]))
-        displacement = self.refine(fixed, moving, found["displacement"].detach())
+        affine = found["affine"].detach().float()
+        frame = affine_displacement(affine, fixed.shape[2:])
+        displacement = self.refine(fixed, moving, found["displacement"].detach(), frame)
         return {
             **found,
-            "local_displacement": in_affine_frame(found["affine"].detach().float(), displacement),
+            "local_displacement": in_affine_frame(affine, displacement),
             "displacement": displacement,
             "warped": warp(moving, displacement),
         }

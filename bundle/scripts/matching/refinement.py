@@ -76,7 +76,7 @@ class Refinement:
         strides: of these grids, from coarse to fine: 2 for half the size, 1 for the images' own.
         window: odd edge of the windows of the local NCC, in voxels.
         update_sigma: smoothing of an update, in voxels.
-        field_sigma: smoothing of the displacement that has been refined, in voxels.
+        field_sigma: smoothing of the whole local displacement after each step, in voxels.
         step: length of the largest update, in voxels.
         tolerance: a grid is done when five steps raise the similarity by less than this share of it.
         epsilon: added to the variances of the windows.
@@ -106,29 +106,37 @@ class Refinement:
         self.tolerance, self.epsilon = tolerance, epsilon
 
     @torch.no_grad()
-    def __call__(self, fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor, frame: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Args:
             fixed: ``(B, C, D, H, W)`` within 0..1; channels are averaged.
             moving: of the same shape.
             displacement: where to begin, ``(B, N, D, H, W)`` in voxels.
+            frame: that of the affine map, of the same shape: what the displacement differs from it is the local one,
+                which is kept smooth; None for the identity.
 
         Returns:
             the refined displacement, ``(B, N, D, H, W)`` in voxels.
         """
         fixed, moving = (image.float().mean(dim=1, keepdim=True) for image in (fixed, moving))
         found = displacement.float()
+        frame = torch.zeros_like(found) if frame is None else frame.float()
         for stride, steps in zip(self.strides, self.steps, strict=True):
             if stride == 1:
-                found = self._on_grid(fixed, moving, found, steps)
+                found = self._on_grid(fixed, moving, found, frame, steps)
                 continue
             level = [max(1, n // stride) for n in found.shape[2:]]
             start = on_level(found, level, stride) / stride
-            better = self._on_grid(_shrink(fixed, stride), _shrink(moving, stride), start, steps)
+            flat = on_level(frame, level, stride) / stride
+            better = self._on_grid(_shrink(fixed, stride), _shrink(moving, stride), start, flat, steps)
             found = found + from_level((better - start) * stride, found.shape[2:], stride)
         return found
 
-    def _on_grid(self, fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor, steps: int) -> torch.Tensor:
+    def _on_grid(
+        self, fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor, frame: torch.Tensor, steps: int
+    ) -> torch.Tensor:
         found, values = start, []
         similarity = LocalNCCGradient(fixed, inside_volume(start), self.window, self.epsilon)
         for number in range(steps):
@@ -140,7 +148,7 @@ class Refinement:
             update = gaussian(gradient * _spatial_gradient(warped), self.update_sigma)
             longest = update.norm(dim=1).flatten(1).amax(dim=1).clamp(min=1e-12)
             update = update * (self.step / longest).reshape(-1, *[1] * (update.dim() - 1))
-            found = start + gaussian(compose(found, update) - start, self.field_sigma)
+            found = frame + gaussian(compose(found, update) - frame, self.field_sigma)
         return found
 
 
