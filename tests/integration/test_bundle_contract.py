@@ -64,15 +64,15 @@ class TestOverrides:
         [
             ({"features": [4, 8, 16]}, "network_def", lambda n: n.backbone.features, (4, 8, 16)),
             ({"symmetric": True}, "network_def", lambda n: n.symmetric, True),
-            ({"symmetric": True}, "corrupted_keys", sorted, ["image", "moving"]),
-            ({"symmetric": False}, "corrupted_keys", sorted, ["moving"]),
-            ({"pixdim": [2.0, 1.0, 3.0]}, "network_def", lambda n: n.matching_head.global_matching.spacing, (2, 1, 3)),
+            ({"known_share": 0.25}, "train#dataset", lambda d: d.known_share, 0.25),
+            ({"clip_norm": None}, "train#trainer", lambda t: t.state.max_epochs > 0, True),
             ({"learning_rate": 0.125}, "optimizer", lambda o: o.param_groups[0]["lr"], 0.125),
             (
-                {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4, "redundancy_weight": 5},
+                {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4, "redundancy_weight": 5}
+                | {"place_weight": 6, "known_map_weight": 7},
                 "loss",
                 lambda loss: [term.weight for term in loss.terms.values()],
-                [2, 3, 4, 5],
+                [6, 7, 2, 3, 4, 5],
             ),
             ({"batch_size": 3, "epoch_length": 5}, "train#dataloader", lambda d: (d.batch_size, len(d)), (3, 5)),
             ({"seed": 9}, "train#dataset", lambda d: d.seed, 9),
@@ -118,7 +118,8 @@ class TestPaper:
         """The NCC of zero-padded sums: two flat images score 0, of which the masked form says that they are equal."""
         loss, ours = (parsed(*names).get_parsed_content("loss") for names in (["paper"], []))
         weights = {name: term.weight for name, term in loss.terms.items()}
-        assert weights == {"matching": 1, "smoothness": 1, "restoration": 1, "redundancy": 0}
+        paper = {"matching": 1, "smoothness": 1, "restoration": 1}
+        assert {name: weight for name, weight in weights.items() if weight} == paper
         assert loss.terms["matching"].similarity.window == 9
         assert loss.terms["smoothness"].field == "local_displacement"
         flat = torch.zeros(1, 1, 12, 12, 12)
@@ -150,15 +151,18 @@ class TestShippedWeights:
         assert restored.shape == (1, 1, 16, 24, 16)
 
     def test_settings(self, repository, parsed, shared_data):
-        """shipped.json learns from the three sets together, each with its own voxel size and key of the subjects."""
+        """shipped.json learns from six sets together, each with its own voxel sizes and key of the subjects."""
         folders = json.loads((repository / "bundle" / "configs" / "shipped.json").read_text())["dataset_dir"]
         found: dict[tuple[str, float], set] = {}
         for scan in parsed("shipped", data_dir=str(shared_data), dataset_dir=folders).get_parsed_content("scans"):
             found.setdefault((Path(scan["cohort"]).name, scan["zoom"]), set()).add(scan["subject"])
         assert {key: len(subjects) for key, subjects in found.items()} == {
-            ("ixi_brain", 1.0): 42,
-            ("hippocampus", 4.0): 113,
-            ("sunnybrook_cardiac", 1.6): 30,
+            ("ixi_brain", 2.0): 42,
+            ("ixi_unlabelled", 2.0): 113,
+            ("ds002748_brain", 2.0): 72,
+            ("hippocampus", 5.0): 113,
+            ("openkbp_headneck_ct", 1.111): 210,
+            ("sunnybrook_cardiac", 2.0): 30,
         }
 
     def test_card(self, repository):

@@ -19,7 +19,7 @@ from scripts.errors import user_message
 from scripts.files import load_file
 from support import TORCHRUN
 
-SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1, "symmetric": True}
+SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

@@ -84,9 +84,9 @@ class GVSL(nn.Module):
             one, other = both, both.map(lambda tensor: tensor.roll(len(fixed), dims=0))
         else:
             one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
-        if known and self.symmetric:
-            raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0 without known maps")
-        maps = KnownMap(*known) if known else None
+        if known and self.symmetric and known[0].any():
+            raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0")
+        maps = KnownMap(*known) if known and not self.symmetric else None
         result = self.matching_head(one, other, maps)
         if not self.training:
             return {"warped": self.warp(moving, result["displacement"]), **result}
