@@ -14,8 +14,7 @@ import import_official_weights
 import pytest
 import torch
 from import_official_weights import UNET
-from scripts.finetuning import backbone_weights
-from scripts.networks import RestorationHead, UNetBackbone
+from scripts.networks import RestorationHead, UNetBackbone, find_weights
 from scripts.training import load_weights
 from torch.nn import functional
 
@@ -97,7 +96,7 @@ def assert_same_levels(result: Weights, weights: Weights, dims: int = 3, channel
     """Our backbone, with the imported weights, gives the restated network's output at every level."""
     features = [weights[f"{name}.double_conv.0.bias"].numel() for name in import_official_weights.ENCODER]
     backbone = UNetBackbone(dims, channels, features).eval()
-    load_weights(backbone, backbone_weights(result, "out"), "out")
+    load_weights(backbone, find_weights(result, backbone.state_dict(), "out"), "out")
     outputs: list[torch.Tensor] = []
     for module in (backbone.stem, *backbone.downs, *backbone.ups):
         module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
