@@ -18,7 +18,7 @@ FEATURES = {
     "segresnet": [8, 16, 32, 64],
     "dynunet": [4, 8, 12, 16],
     "basic_unet": [4, 8, 8, 8, 12],
-    "swin_unetr": [12, 24, 48, 96, 192],
+    "swin_unetr": [12, 12, 24, 48, 96, 192],  # half size has as many as full size
     "resenc": [4, 8, 12, 16],
 }
 

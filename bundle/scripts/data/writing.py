@@ -78,6 +78,7 @@ def placed_image(array: np.ndarray, affine: np.ndarray, like: ScanGeometry | Non
             header[name] = like.header[name]
         header["pixdim"][:4] = like.header["pixdim"][:4]
         header["xyzt_units"] = like.header["xyzt_units"] & 7
+        _shorten_quaternion(header)
     else:
         unit = np.diag([1 / like.unit] * 3 + [1.0])
         header["xyzt_units"] = like.header["xyzt_units"] & 7
@@ -89,6 +90,15 @@ def placed_image(array: np.ndarray, affine: np.ndarray, like: ScanGeometry | Non
             header.set_qform(unit @ to_itk @ affine, qform or ALIGNED, strip_shears=True)
             header.set_sform(unit @ affine, max(sform, ALIGNED))
     return image
+
+
+def _shorten_quaternion(header: nib.Nifti1Header) -> None:
+    """A rotation that was rounded a little beyond unit length is read (CANDI's files), but nibabel refuses it."""
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    length = np.linalg.norm([float(header[name]) for name in names])
+    if 1 < length < 1.001:
+        for name in names:
+            header[name] = float(header[name]) / length
 
 
 def _place(header: nib.Nifti1Header, affine: np.ndarray, size: tuple[int, ...], sform: int, qform: int) -> None:
