@@ -24,13 +24,13 @@ from benchmark_runs import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "bundle"))
 
-from benchmark_cases import PAPER_HEADS, measure
+from benchmark_cases import PAPER, measure
 from benchmark_growth import growth, options
 
 CASES: dict[str, dict[str, Any]] = {
-    "8 channels": {"features": [8, 16, 32, 64], "sizes": [56, 64], "heads": PAPER_HEADS},
-    "paper's channels": {"features": [32, 64, 128, 256, 512], "sizes": [32, 48], "heads": PAPER_HEADS},
-    "train.json": {"features": [16, 32, 64, 128], "sizes": [48, 64], "heads": {}},
+    "8 channels": {"features": [8, 16, 32, 64], "sizes": [56, 64], "changes": PAPER},
+    "paper's channels": {"features": [32, 64, 128, 256, 512], "sizes": [32, 48], "changes": PAPER},
+    "train.json": {"features": [16, 32, 64, 128], "sizes": [48, 64], "changes": {}},
 }
 RATIOS = {
     "step_over_backbone": "step / backbone alone",
@@ -71,7 +71,7 @@ def ratios(data: Path, out: Path, repeats: int, cases: Sequence[str], show: Call
         case = CASES[name]
         for size in case["sizes"]:
             label = f"{name}, {size}x{size}x{size}"
-            found[label] = measure(data, out, case["features"], size, case["heads"], repeats)
+            found[label] = measure(data, out, case["features"], size, case["changes"], repeats)
             show(f"{label}: " + ", ".join(f"{RATIOS[k]} {found[label][k]:.3g}" for k in RATIOS if k in found[label]))
     by_ratio = {k: {name: row[k] for name, row in found.items() if k in row} for k in RATIOS}
     return {**by_ratio, "cases": found}

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +17,13 @@ from benchmark_runs import REPOSITORY
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from scripts.finetuning import SegmentationNetwork
-from scripts.networks import GVSL, UNetBackbone, checkpoint_activations
+from scripts.networks import GVSL, Levels, UNetBackbone, checkpoint_activations
 from torch.utils.flop_counter import FlopCounterMode
 
 BUNDLE = REPOSITORY / "bundle"
 CHILD = REPOSITORY / "downstream" / "brain_mr_segmentation"
-PAPER_HEADS = {
-    "symmetric": False,
-    "network_def#matching_head#global_matching#relative": False,
-    **json.loads((BUNDLE / "configs" / "convolution_head.json").read_text(encoding="utf-8")),
-    "redundancy_weight": 0.0,
-    "loss#terms#matching#similarity#window": 9,
-}
+PAPER: dict[str, Any] = {"overlays": ["paper"], "batch_size": 1, "validation_fraction": 0.2}
+"""The paper's step, of one pair, as the restatement states it."""
 
 
 def seconds(action: Callable[[], Any]) -> float:
@@ -85,13 +79,14 @@ class Training:
     Args:
         data: folder of phantoms.
         output: folder that is named as the run's; nothing is written.
+        overlays: names of the bundle's configurations that are laid over ``train.json``.
         settings: ids of the configuration.
     """
 
-    def __init__(self, data: Path, output: Path, **settings: Any) -> None:
+    def __init__(self, data: Path, output: Path, overlays: Sequence[str] = (), **settings: Any) -> None:
         set_determinism(0)
         parser = ConfigParser()
-        parser.read_config(str(BUNDLE / "configs" / "train.json"))
+        parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", *overlays)])
         given = {"bundle_root": str(BUNDLE), "dataset_dir": str(data), "output_dir": str(output), "num_workers": 0}
         parser.update({**given, "intensity": "window", "first_process": False, **settings})
         self.parser = parser
@@ -155,13 +150,14 @@ class Training:
             self.plain.backbone(self.images())
 
     def network_passes(self) -> None:
-        """The bare passes of the backbone and of both heads: a match without alignment, fusion and warp."""
+        """The bare passes of the backbone and of both heads: a match without aligning one by the other, and warp."""
         with torch.no_grad():
-            global_features, local_features = self.network.backbone(self.images())
-            size = local_features.shape[2:]
+            both = Levels.of(self.network.backbone, self.images())
+            fixed = both.map(lambda tensor: tensor.chunk(2)[0])
+            moving = both.map(lambda tensor: tensor.chunk(2)[1])
             matching: Any = self.network.matching_head
-            matching.global_matching.affine(*reversed(global_features.chunk(2)), size)
-            matching.local_matching.field(*reversed(local_features.chunk(2)))
+            matching.global_matching(fixed, moving)
+            matching.local_matching(fixed, moving, None)
 
 
 ACTIONS = ("step", "backbone", "own_backbone", "match", "passes", "network_passes")
@@ -222,7 +218,7 @@ def waiting(training: Training, steps: int) -> float:
 
 
 def measure(
-    data: Path, output: Path, features: Sequence[int], size: int, heads: Mapping[str, Any], repeats: int
+    data: Path, output: Path, features: Sequence[int], size: int, changes: Mapping[str, Any], repeats: int
 ) -> dict[str, float]:
     """
     All ratios of one network at one volume size.
@@ -232,18 +228,18 @@ def measure(
         output: see :class:`Training`.
         features: channels of the levels.
         size: edge of the volume, in voxels.
-        heads: settings of the heads.
+        changes: what else is changed of the default, for :class:`Training`.
         repeats: rounds, whose medians are taken.
 
     Returns:
         seconds, bytes and ratios by name.
     """
-    settings = {"features": list(features), "spatial_size": [size] * 3, "pixdim": [240 / size] * 3, **heads}
+    settings = {"features": list(features), "spatial_size": [size] * 3, "pixdim": [240 / size] * 3, **changes}
     training = Training(data, output, epoch_length=1000, **settings)
     actions = {name: getattr(training, name) for name in ACTIONS}
     keeping = Training(data, output, epoch_length=1000, activation_checkpointing=False, **settings)
     actions["kept_step"] = keeping.step
-    if heads == PAPER_HEADS and not torch.cuda.is_available():
+    if changes == PAPER and not torch.cuda.is_available():
         actions["restatement"] = training.restatement
     matrix = torch.rand(PRODUCT, PRODUCT, device=training.device)
     actions["product"] = lambda: matrix @ matrix

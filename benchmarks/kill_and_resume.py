@@ -33,7 +33,6 @@ SETTINGS: dict[str, Any] = {
     "spatial_size": [24, 20, 20],
     "intensity": "window",
     "features": [4, 8, 16],
-    "symmetric": True,
     "epochs": 6,
     "val_interval": 1,
     "epoch_length": 10,

@@ -10,7 +10,6 @@ gradients of the same pairs from the same weights, and, to compare with, how the
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -22,10 +21,10 @@ from torch.nn.functional import cosine_similarity
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from benchmark import phantoms, table
-from benchmark_cases import BUNDLE, Training, interleaved, peak_memory
+from benchmark_cases import Training, interleaved, peak_memory
 from scripts.training import BFloat16Inferer
 
-HEADS = {"correlation": {}, "convolution": json.loads((BUNDLE / "configs" / "convolution_head.json").read_text())}
+HEADS = {"correlation": ["correlation_head"], "convolution": ["correlation_head", "convolution_head"]}
 COLUMNS = {"cosine": "cosine", "norm": "norm / float32's", "pairs": "cosine of two pairs, float32"}
 
 
@@ -65,7 +64,7 @@ def compare(data: Path, out: Path, head: str, size: list[int], features: list[in
         tables.
     """
     settings: dict[str, Any] = {
-        **HEADS[head],
+        "overlays": HEADS[head],
         "spatial_size": size,
         "features": features,
         "pixdim": [240 / max(size)] * 3,

@@ -54,12 +54,14 @@ def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
 
 
 def network_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    """Settings of an arm's network: those of all, the bundle's overlay that the arm names, its own."""
+    """
+    Settings of an arm's network: those of all, the bundle's overlays of all or those that the arm names instead, its
+    own. An overlay replaces a head as a whole.
+    """
     about = plan["arms"][arm]
     settings = dict(plan["network"])
-    if "overlay" in about:
-        path = BUNDLE / "configs" / f"{about['overlay']}.json"
-        settings |= json.loads(path.read_text(encoding="utf-8"))
+    for name in about.get("overlays", plan["overlays"]):
+        settings |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     return settings | about.get("network", {})
 
 

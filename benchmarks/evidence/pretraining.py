@@ -42,12 +42,13 @@ def mixed(plan: Mapping[str, Any], mixture: str) -> dict[str, Any]:
 
 
 def overlay(plan: Mapping[str, Any], source: str, arm: str, seed: str) -> dict[str, Any]:
-    """What is laid over ``train.json``: budget, network, set or mixture, arm, in this order."""
+    """What is laid over ``train.json`` and the recipe: budget, training of all, network, set or mixture, arm."""
     about = plan["arms"][arm]
     mixture = source in plan.get("mixtures", {})
     of_source = plan["mixtures" if mixture else "sets"][source]
     training = mixed(plan, source) if mixture else of_source["training"]
-    parts = (plan["budget"], network_of(plan, arm), of_source["shared"], training, about.get("training", {}))
+    common = (plan["budget"], plan["training"], network_of(plan, arm))
+    parts = (*common, of_source["shared"], training, about.get("training", {}))
     return {"seed": int(seed), **{key: value for part in parts for key, value in part.items()}}
 
 
@@ -82,9 +83,10 @@ def weights_of(
         run.parent.mkdir(parents=True, exist_ok=True)
         config = run.parent / f"{run.name}.json"
         config.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+        names = ("train", *plan["recipe"])
         options = {
             "bundle_root": BUNDLE,
-            "config_file": f"['{BUNDLE / 'configs' / 'train.json'}','{config}']",
+            "config_file": str([*(str(BUNDLE / "configs" / f"{name}.json") for name in names), str(config)]),
             "dataset_dir": folders[0] if len(folders) == 1 else [str(folder) for folder in folders],
             "output_dir": run,
             "cache_dir": out / "cache" / source,

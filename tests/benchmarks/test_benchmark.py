@@ -10,7 +10,7 @@ import math
 import benchmark
 import pytest
 import torch
-from benchmark_cases import PAPER_HEADS, Training, measure, operations, peak_memory
+from benchmark_cases import PAPER, Training, measure, operations, peak_memory
 from benchmark_restatement import dense_ncc, plain_copy, published_copy
 from benchmark_runs import watch
 from scripts.losses import LocalNCCLoss
@@ -26,7 +26,7 @@ def phantoms(tmp_path_factory):
 
 @pytest.fixture
 def training(phantoms, tmp_path):
-    return Training(phantoms, tmp_path, epoch_length=100, **TINY, **PAPER_HEADS)
+    return Training(phantoms, tmp_path, epoch_length=100, **TINY, **PAPER)
 
 
 class TestRestatement:
@@ -78,23 +78,23 @@ def test_operations_are_counted_forwards_and_backwards():
 
 
 def test_ratios_of_a_tiny_network(phantoms, tmp_path):
-    found = measure(phantoms, tmp_path, TINY["features"], 16, PAPER_HEADS, repeats=1)
+    found = measure(phantoms, tmp_path, TINY["features"], 16, PAPER, repeats=1)
     assert set(benchmark.RATIOS) <= set(found)
     assert all(math.isfinite(value) and value > 0 for value in found.values())
     assert found["memory_over_restatement"] < found["kept_memory_over_restatement"]
-    assert found["step_operations"] > operations(Training(phantoms, tmp_path, **TINY, **PAPER_HEADS).backbone)
+    assert found["step_operations"] > operations(Training(phantoms, tmp_path, **TINY, **PAPER).backbone)
     assert found["step_over_kept_step"] == found["step_seconds"] / found["kept_step_seconds"]
     assert found["step_over_backbone"] == found["step_seconds"] / found["backbone_seconds"] > 1
 
 
 def test_command(phantoms, tmp_path, monkeypatch, capsys):
-    case = {"features": TINY["features"], "sizes": [16], "heads": {}}
+    case = {"features": TINY["features"], "sizes": [16], "changes": {}}
     monkeypatch.setattr(benchmark, "CASES", {"tiny": case})
     monkeypatch.setattr(benchmark, "phantoms", lambda *_, **__: phantoms)
     assert benchmark.main([str(tmp_path), "--cases", "tiny", "--repeats", "1"]) == 0
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert written["step_over_backbone"].keys() == {"tiny, 16x16x16"}
-    assert written["restatement_over_step"] == {}  # of the paper's heads alone
+    assert written["restatement_over_step"] == {}  # of the paper's step alone
     assert written["machine"]["torch"] == torch.__version__
     table = (tmp_path / "benchmark.md").read_text()
     assert table.count("\n") == 3
