@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform
 from monai.utils import convert_data_type, convert_to_dst_type
 
@@ -202,6 +203,10 @@ class RandEachd(MapTransform, Randomizable):
         """
         result = dict(data)
         for key in self.key_iterator(result):
+            image = result[key]
             for transform in self.transforms:
-                result[key] = transform(result[key])
+                image = transform(image)
+            # MONAI's transforms make a plain tensor a MetaTensor, and batches of one with meta and one without fail
+            plain = isinstance(image, MetaTensor) and not isinstance(result[key], MetaTensor)
+            result[key] = image.as_tensor() if plain else image
         return result

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, RandGaussianNoise
 from scripts.errors import InputError
 from scripts.transforms import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle
 
@@ -241,3 +241,12 @@ def test_each_takes_transforms_without_randomness_and_missing_keys():
     assert double({"image": torch.ones(1)}) == {"image": 2}
     with pytest.raises(KeyError, match="moving"):
         RandEachd(("image", "moving"), [])({"image": torch.ones(1)})
+
+
+def test_each_leaves_plain_tensors_plain():
+    """MONAI's own transforms would make some of them tensors with meta data, which do not batch with the others."""
+    plain, noise = torch.rand(1, 8, 8, 8), RandEachd(["image"], [RandGaussianNoise(prob=1.0)])
+    result = noise({"image": plain})["image"]
+    assert type(result) is torch.Tensor
+    assert not torch.equal(result, plain)
+    assert isinstance(noise({"image": MetaTensor(plain)})["image"], MetaTensor)
