@@ -47,10 +47,14 @@ def robust_affine(
         prior: weight of a linear part that is the identity, relative to that of all pairs.
 
     Returns:
-        the map and its trustworthiness, in float32.
+        the map and its trustworthiness, in float32; all NaN where a target is not finite, as after a training that
+        diverged: solvers raise errors of their own then, and the loss is what tells.
     """
     source, target, weight = source.float(), target.float(), weight.float()
     dims = source.shape[1]
+    if not (target.isfinite().all() and weight.isfinite().all()):
+        unknown = target.new_tensor(torch.nan)
+        return AffineFit(unknown.expand(dims, dims + 1), unknown, unknown)
     centre, spread = source.mean(dim=0), source.std(dim=0, correction=0).mean().clamp(min=1.0)
     ahead = torch.cat([(source - centre) / spread, torch.ones_like(source[:, :1])], dim=1)
     moved = (target - centre) / spread

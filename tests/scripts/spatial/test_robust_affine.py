@@ -48,3 +48,11 @@ def test_pairs_at_random_are_no_match():
 def test_no_weight_leaves_a_finite_map():
     _, source, target = pairs()
     assert robust_affine(source, target, torch.zeros(len(source))).affine.isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_features_that_diverged_give_no_map_and_no_error(wrong):
+    source = torch.rand(50, 3) * 20
+    target = source.clone()
+    target[7, 1] = wrong
+    assert torch.isnan(robust_affine(source, target, torch.ones(50)).affine).all()
