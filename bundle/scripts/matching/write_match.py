@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
+from .match_table import add_row, measure
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
 
@@ -44,7 +45,8 @@ class WriteMatch:
     ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map (nearest) where it has one;
     ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
     :func:`~scripts.data.write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving
-    space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry.
+    space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
+    the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`.
 
     Args:
         output_dir: where to.
@@ -98,6 +100,7 @@ class WriteMatch:
                 shares = label_probabilities(label_codes(label), codes, *where)
                 write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
+        add_row(self.output_dir, data["result"][0], measure(data))
         return {**data, "folder": str(folder)}
 
 
