@@ -207,6 +207,7 @@ class RandEachd(MapTransform, Randomizable):
             for transform in self.transforms:
                 image = transform(image)
             # MONAI's transforms make a plain tensor a MetaTensor, and batches of one with meta and one without fail
-            plain = isinstance(image, MetaTensor) and not isinstance(result[key], MetaTensor)
-            result[key] = image.as_tensor() if plain else image
+            if isinstance(image, MetaTensor) and not isinstance(result[key], MetaTensor):
+                image = image.as_tensor()
+            result[key] = image
         return result
