@@ -196,7 +196,8 @@ def test_mistakes_get_one_line(bundle, dataset, tmp_path, config, settings, mess
     [
         ({"modality": {"0": "US"}}, "names the modality 'US'"),
         ({"labels": {"0": "background"}}, "no structure"),
-        ({"labels": ["background"]}, 'needs "labels"'),
+        ({"labels": ["background"]}, "no structure"),
+        ({"labels": "background"}, 'needs "labels"'),
     ],
 )
 def test_a_description_that_will_not_do(dataset, tmp_path, capsys, change, message):
