@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
@@ -117,9 +118,10 @@ def fit_head(
         drawn = torch.randperm(len(label), generator=generator)[:voxels].to(device)
         features.append(found[:, drawn])
         labels.append(label[drawn])
-    weight, bias = fit_linear_layer(features, labels, network.head.out_channels, seed=seed, **settings)
-    network.head.weight.copy_(weight.reshape(network.head.weight.shape))
-    assert network.head.bias is not None
-    network.head.bias.copy_(bias)
+    head = cast(nn.Conv3d, network.head)
+    weight, bias = fit_linear_layer(features, labels, head.out_channels, seed=seed, **settings)
+    head.weight.copy_(weight.reshape(head.weight.shape))
+    assert head.bias is not None
+    head.bias.copy_(bias)
     network.train(training)
     print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)

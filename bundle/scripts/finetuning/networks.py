@@ -47,7 +47,7 @@ class SegmentationNetwork(TaskNetwork):
         levels: of the decoder that the convolution reads, from full size down; 1 for f^l alone, as the paper.
     """
 
-    head: nn.Conv3d
+    __constants__ = ["levels"]  # for TorchScript, which then compiles one way of the two
 
     def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
         if num_classes < 2:

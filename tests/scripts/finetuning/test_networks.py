@@ -34,6 +34,15 @@ def test_logits_have_the_image_size():
     assert child()(torch.rand(2, 1, 11, 8, 9)).shape == (2, 3, 11, 8, 9)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_torchscript_gives_the_same(levels):
+    network, image = (
+        SegmentationNetwork(UNetBackbone(features=(4, 8, 8)), 3, levels=levels).eval(),
+        torch.rand(1, 1, 9, 8, 11),
+    )
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["parent", "checkpoint", "backbone", "child"])
 def test_the_backbone_comes_from_whatever_holds_one(tmp_path, capsys, parent, kind):
     contents = {
