@@ -133,7 +133,7 @@ def test_labels_for_a_folder(phantoms, model, tmp_path, monkeypatch, vote):
     overrides = {"dataset_dir": str(phantoms), "atlas": atlas, "atlas_label": label, "vote": vote}
     assert run(["inference", "propagate"], model, tmp_path, monkeypatch, **overrides) == []
     names = [f"phantom_00{i}.nii.gz" for i in (2, 3, 4)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "scans.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "results.csv", "scans.csv"]
     for path in tmp_path.glob("*.nii.gz"):
         written, scan = nib.load(path), nib.load(phantoms / "imagesTr" / path.name)
         assert written.shape == scan.shape
@@ -145,7 +145,7 @@ def test_features_are_written_per_scan(phantoms, model, tmp_path, monkeypatch):
     run(["inference", "features"], model, tmp_path, monkeypatch, dataset_dir=str(phantoms))
     assert np.load(tmp_path / "phantom_003_global.npy").shape == (16,)
     assert nib.load(tmp_path / "phantom_003_local.nii.gz").shape == (28, 24, 24, 4)
-    assert len(list(tmp_path.iterdir())) == 11  # and scans.csv
+    assert len(list(tmp_path.iterdir())) == 12  # and results.csv, scans.csv
 
 
 def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, monkeypatch):

@@ -53,8 +53,9 @@ class TestRun:
         names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         fixed = {"checkpoint.pt", "model.pt", "history.csv", "settings.json", "curves.png", "pictures/epoch_0002.png"}
         fixed |= {"checkpoint_0001.pt", "checkpoint_0002.pt"}
-        assert fixed <= names
-        assert all("tensorboard" in name for name in names - fixed)
+        kept = {"scans.csv"}
+        assert fixed | kept <= names
+        assert all("tensorboard" in name for name in names - fixed - kept)
         assert [row["epoch"] for row in rows] == [1, 2]
         measures = {"ncc_before", "ncc_after", "dice_before", "dice_after", "folded_percentage"}
         assert measures <= set(rows[0])
