@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -122,6 +123,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config_files(repository: Path) -> Callable[..., list[str]]:
     """Paths of train.json and overlays by name."""
     return lambda *overlays: [str(repository / "bundle/configs" / f"{name}.json") for name in ("train", *overlays)]
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Undo what a bundle's ``logging.conf`` does: its handler writes to a stream that ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

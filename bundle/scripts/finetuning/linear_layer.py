@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..errors import InputError
-from ..networks.decoder_levels import side_by_side
 from .networks import SegmentationNetwork
 
 
@@ -113,7 +112,7 @@ def fit_head(
     for index in range(min(patches, len(dataset))):  # type: ignore[arg-type]
         item = dataset[index]
         item = item[0] if isinstance(item, list) else item  # a crop's list of one
-        found = side_by_side(network.backbone, item["image"][None].to(device), network.levels)[0].flatten(1)
+        found = network.features(item["image"][None].to(device))[0].flatten(1)
         label = item["label"].flatten().to(device)
         drawn = torch.randperm(len(label), generator=generator)[:voxels].to(device)
         features.append(found[:, drawn])

@@ -66,9 +66,20 @@ class SegmentationNetwork(TaskNetwork):
         Returns:
             logits ``(B, num_classes, D, H, W)``.
         """
+        return self.head(self.features(image))
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: ``(B, C, D, H, W)``.
+
+        Returns:
+            what the convolution reads, ``(B, channels, D, H, W)``, the channels of f^l first.
+        """
         if self.levels == 1:
-            return self.head(self.backbone(image)[1])
-        return self.head(side_by_side(self.backbone, image, self.levels))
+            return self.backbone(image)[1]
+        decoded = self.backbone.decode(self.backbone.encode(image))[::-1]
+        return side_by_side(decoded[: self.levels], self.backbone.padding(list(image.shape[2:])))
 
 
 def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:

@@ -8,7 +8,7 @@ from .backbone import UNetBackbone
 from .blocks import UpJoin, after_first, group_norm, initialise, padding_to_multiple
 from .correlation_head import CorrelationHead, expected_offset
 from .cpu import SmallVolumeConv3d, part_convolutions
-from .decoder_levels import decoder_levels, side_by_side
+from .decoder_levels import side_by_side
 from .deformable_head import CascadeHead, DeformableHead
 from .find_weights import find_weights
 from .flexible_unet import FlexibleEncoder, register_encoder
@@ -51,7 +51,6 @@ __all__ = [
     "after_first",
     "checkpoint_activations",
     "decoder_level",
-    "decoder_levels",
     "describe",
     "expected_offset",
     "find_weights",

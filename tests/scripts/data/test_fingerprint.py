@@ -161,6 +161,8 @@ class TestTraining:
 
     def test_a_grid_that_does_not_fit_is_told_before_training(self, tmp_path, workflow, capsys):
         write(tmp_path / "data", 4, (40, 40, 40), (MICE,) * 3, scale=1)
-        workflow(tmp_path / "data", tmp_path / "out").initialize()
+        made = workflow(tmp_path / "data", tmp_path / "out", epochs=1, epoch_length=1)
+        made.initialize()
+        made.run()
         assert "note: the scans of" in (shown := capsys.readouterr().out)
         assert "fill 1.3% of the crop (24 x 24 x 24 mm), the rest is padding; --pixdim and" in shown
