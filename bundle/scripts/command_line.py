@@ -19,9 +19,12 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from .errors import InputError
 
-ONE_PATH = ("output_dir", "ckpt_dir", "cache_dir", "data_dir", "source_dir", "model", "pretrained", "fixed")
+ONE_PATH = (
+    *("output_dir", "ckpt_dir", "cache_dir", "data_dir", "source_dir"),
+    *("model", "pretrained", "fixed", "fixed_points"),
+)
 """Settings that are one path."""
-PATHS = ("dataset_dir", "pairs", "moving", "moving_label", "atlas", "atlas_label", "image")
+PATHS = ("dataset_dir", "pairs", "moving", "moving_label", "points", "atlas", "atlas_label", "image")
 """Settings that are one path or a list of them."""
 TEXTS = ("subject_key", "merged_labels", "bids_suffix", "run_name", "experiment_name")
 """Settings that are a text, or a list of them."""

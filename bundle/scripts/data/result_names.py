@@ -156,7 +156,7 @@ def refuse_overwriting(inputs: Sequence[str | Path], outputs: Sequence[str | Pat
     own = {folded(os.path.realpath(path)) for path in inputs}
     for path in outputs:
         if folded(os.path.realpath(path)) in own:
-            raise InputError(f"{path} is a scan of this run, and would be overwritten: pass another --output_dir")
+            raise InputError(f"{path} is an input of this run, and would be overwritten: pass another --output_dir")
 
 
 def show_results(sources: Mapping[str, Sequence[str]]) -> None:

@@ -5,6 +5,8 @@ from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .inferer import MatchingInferer
 from .label_propagation import VoteLabels, list_propagation
 from .list_pairs import expand, list_pairs
+from .point_files import PointFile, read_points
+from .points import carry_points, invert
 from .refinement import LocalNCCGradient, Refinement
 from .write_match import (
     WriteMatch,
@@ -18,17 +20,21 @@ __all__ = [
     "Correspond",
     "LocalNCCGradient",
     "MatchingInferer",
+    "PointFile",
     "Refinement",
     "VoteLabels",
     "WriteFeatures",
     "WriteMatch",
+    "carry_points",
     "expand",
+    "invert",
     "label_codes",
     "label_probabilities",
     "list_pairs",
     "list_propagation",
     "list_scans",
     "plain",
+    "read_points",
     "similarity_map",
     "world_match",
 ]

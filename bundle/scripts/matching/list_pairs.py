@@ -12,9 +12,10 @@ from typing import Any
 
 from ..data.find_scans import find_scans
 from ..data.label_checks import check_label
-from ..data.result_names import record_results, result_names, scan_name, show_results
+from ..data.result_names import record_results, refuse_overwriting, result_names, scan_name, show_results
 from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
 from ..errors import InputError
+from .point_files import TABLE, read_points
 
 Paths = str | Sequence[str]
 
@@ -68,6 +69,9 @@ def list_pairs(
     fixed: str | None = None,
     moving: Paths | None = None,
     moving_label: Paths | None = None,
+    points: Paths | None = None,
+    fixed_points: str | None = None,
+    points_space: str | None = None,
     pairs: str | Sequence[dict[str, str]] | None = None,
     output_dir: str | None = None,
     dry_run: bool = False,
@@ -83,16 +87,20 @@ def list_pairs(
         fixed: the fixed scan.
         moving: the moving scans: a file, a folder, a pattern or a list.
         moving_label: their label maps, in the same order.
-        pairs: instead of all that: dictionaries with ``image`` (fixed), ``moving`` and possibly ``moving_label``, or
-            the path of a JSON file with such a list.
+        points: files of landmarks of the moving scans, in the same order, see :func:`~scripts.matching.read_points`.
+        fixed_points: file of landmarks of the fixed scan.
+        points_space: "RAS" or "LPS", of files that do not say it.
+        pairs: instead of all that: dictionaries with ``image`` (fixed), ``moving`` and possibly ``moving_label``,
+            ``points`` (of the moving scan) and ``fixed_points``, or the path of a JSON file with such a list.
         output_dir: where results go; None only lists.
         dry_run: print what would be matched, and end the program.
         label_maps: take label maps for scans too.
         bids_suffix: see :func:`expand`.
 
     Returns:
-        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan); and
-        ``result``, the pair's name, ``<moving>_to_<fixed>``, see :func:`~scripts.data.result_names`.
+        dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan), ``points`` and
+        ``fixed_points``, with their ``points_space``; and ``result``, the pair's name, ``<moving>_to_<fixed>``, see
+        :func:`~scripts.data.result_names`.
 
     Raises:
         InputError: naming every scan that cannot be used, or a label map that does not fit.
@@ -101,15 +109,20 @@ def list_pairs(
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
         movers = expand(moving, label_maps, bids_suffix)
-        labels: list[str] = [] if moving_label is None else expand(moving_label, label_maps=True)
-        if labels and len(labels) != len(movers):
-            raise InputError(
-                f"{len(movers)} moving scans have {len(labels)} label maps: give one each, in the same order"
-            )
-        together = zip(movers, labels or [""] * len(movers), strict=True)
+        of_each = {
+            "moving_label": [] if moving_label is None else expand(moving_label, label_maps=True),
+            "points": [] if points is None else expand(points),
+        }
+        for what, files in (("label maps", of_each["moving_label"]), ("files of landmarks", of_each["points"])):
+            if files and len(files) != len(movers):
+                raise InputError(
+                    f"{len(movers)} moving scans have {len(files)} {what}: give one each, in the same order"
+                )
         listed = [
-            {"image": fixed, "moving": path} | ({"moving_label": label} if label else {})
-            for path, label in together
+            {"image": fixed, "moving": path}
+            | {key: files[number] for key, files in of_each.items() if files}
+            | ({"fixed_points": fixed_points} if fixed_points is not None else {})
+            for number, path in enumerate(movers)
             if not same_file(path, fixed)
         ]
     elif dataset_dir is not None:
@@ -122,9 +135,14 @@ def list_pairs(
         ]
     else:
         raise InputError("nothing to match: pass --fixed and --moving, --pairs, or --dataset_dir")
+    if (points is not None or fixed_points is not None) and (pairs is not None or fixed is None or moving is None):
+        raise InputError("landmarks go with --fixed and --moving; in --pairs name them there, 'points', 'fixed_points'")
     if not listed:
         raise InputError("nothing to match: there is no moving scan besides the fixed one")
     _check_pairs(listed)
+    landmarks = sorted({pair[key] for pair in listed for key in ("points", "fixed_points") if key in pair})
+    for path in landmarks:
+        read_points(path, points_space)
     listed = list({tuple(pair.items()): pair for pair in listed}.values())  # named by two patterns
     names = result_names([pair[key] for pair in listed for key in ("image", "moving")])
     results = [f"{names[pair['moving']]}_to_{names[pair['image']]}" for pair in listed]
@@ -132,10 +150,12 @@ def list_pairs(
     if dry_run:
         show_results(sources)
     if output_dir is not None:
+        refuse_overwriting(landmarks, [Path(output_dir, TABLE)])
         record_results(output_dir, sources)
+    space = {} if points_space is None else {"points_space": points_space}
     internal = {"moving_label": "label"}  # Spacingd would take "moving_..." for meta data of "moving"
     return [
-        {internal.get(key, key): value for key, value in pair.items()} | {"result": result}
+        {internal.get(key, key): value for key, value in pair.items()} | space | {"result": result}
         for pair, result in zip(listed, results, strict=True)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 
 TABLE = "matches.csv"
-COLUMNS = ("result", "agreement", "inliers", "conditioning", "ncc", "look_at")
+COLUMNS = ("result", "agreement", "inliers", "conditioning", "ncc", "look_at", "tre_mm")
 TRUSTED = {"agreement": 0.65, "inliers": 0.8}
 """
 From which on a match is not pointed out. On 3 to 5 held-back pairs each, agreement and inliers were: right pairs of
@@ -49,12 +50,25 @@ def measure(data: dict[str, Any]) -> dict[str, str]:
 
 def add_row(folder: Path, result: str, row: dict[str, str]) -> None:
     """Put a match into ``matches.csv`` of a folder, in place of an earlier one of the same result."""
-    path, rows = folder / TABLE, []
+    put_rows(folder / TABLE, COLUMNS, result, [row])
+
+
+def put_rows(path: Path, columns: Sequence[str], result: str, rows: Sequence[dict[str, str]]) -> None:
+    """
+    Put what is said of a match into a table, in place of what an earlier match of the same result left there.
+
+    Args:
+        path: of the table.
+        columns: of it; "result" is the first.
+        result: name of the match.
+        rows: of it.
+    """
+    kept: list[dict[str, str]] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [old for old in csv.DictReader(file) if old.get("result") != result]
+            kept = [old for old in csv.DictReader(file) if old.get("result") != result]
     written = io.StringIO()
-    writer = csv.DictWriter(written, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(written, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*rows, {"result": result, **row}])
+    writer.writerows([*kept, *({"result": result, **row} for row in rows)])
     write_text(written.getvalue(), path)

@@ -17,6 +17,7 @@ from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
 from .match_table import add_row, measure
+from .points import carry_points
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
 
@@ -47,6 +48,7 @@ class WriteMatch:
     :func:`~scripts.data.write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving
     space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
     the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`.
+    Landmarks of a pair are carried along, see :func:`~scripts.matching.points.carry_points`.
 
     Args:
         output_dir: where to.
@@ -100,7 +102,7 @@ class WriteMatch:
                 shares = label_probabilities(label_codes(label), codes, *where)
                 write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
-        add_row(self.output_dir, data["result"][0], measure(data))
+        add_row(self.output_dir, data["result"][0], measure(data) | carry_points(data, match, folder))
         return {**data, "folder": str(folder)}
 
 

@@ -79,7 +79,7 @@ def test_layout_of_the_names_in_the_record(tmp_path):
 
 
 def test_a_result_never_replaces_its_scan(tmp_path):
-    with pytest.raises(InputError, match="is a scan of this run"):
+    with pytest.raises(InputError, match="is an input of this run"):
         refuse_overwriting([tmp_path / "a.nii.gz"], [tmp_path / "x" / ".." / "a.nii.gz"])
     refuse_overwriting([tmp_path / "a.nii.gz"], [tmp_path / "out" / "a.nii.gz"])
 

@@ -149,7 +149,7 @@ def test_one_file_name_in_every_folder(folder, tmp_path):
 
 def test_label_maps_are_not_written_over_their_scans(folder):
     images, labels = folder / "imagesTr", folder / "labelsTr"
-    with pytest.raises(InputError, match=r"is a scan of this run.*another --output_dir"):
+    with pytest.raises(InputError, match=r"is an input of this run.*another --output_dir"):
         list_propagation(str(images), f"{images}/a.nii.gz", f"{labels}/a.nii.gz", str(images))
 
 
