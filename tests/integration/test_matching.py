@@ -133,7 +133,9 @@ def test_labels_for_a_folder(phantoms, model, tmp_path, monkeypatch, vote):
     overrides = {"dataset_dir": str(phantoms), "atlas": atlas, "atlas_label": label, "vote": vote}
     assert run(["inference", "propagate"], model, tmp_path, monkeypatch, **overrides) == []
     names = [f"phantom_00{i}.nii.gz" for i in (2, 3, 4)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "results.csv", "scans.csv"]
+    tables = ["propagation.csv", "results.csv", "scans.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confidence", *names, *tables]
+    assert sorted(path.name for path in (tmp_path / "confidence").iterdir()) == names
     for path in tmp_path.glob("*.nii.gz"):
         written, scan = nib.load(path), nib.load(phantoms / "imagesTr" / path.name)
         assert written.shape == scan.shape

@@ -73,22 +73,34 @@ class LocalNCCLoss(nn.Module):
     def per_image(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """As :meth:`forward`, but the squared correlation (1 for equal images) of each image, ``(B,)``."""
         with torch.autocast(warped.device.type, enabled=False):
-            dtype = torch.promote_types(torch.promote_types(warped.dtype, fixed.dtype), torch.float32)
-            a, b = warped.to(dtype), fixed.to(dtype)
             if not self.masked:
-                return self._published(a, b)
-            inside = torch.ones_like(b[:, :1]) if mask is None else mask.to(dtype)
+                return self._published(*self._precise(warped, fixed))
+            inside = torch.ones_like(fixed[:, :1]) if mask is None else mask
+            squared = self.at_voxels(warped, fixed, mask).flatten(1)
+            return squared.sum(dim=1) / (inside.flatten(1).sum(dim=1) * fixed.shape[1]).clamp(min=1)
+
+    def at_voxels(self, warped: torch.Tensor, fixed: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """As :meth:`forward`, but the squared correlation of each window at its centre, ``(B, C, D, H, W)``; 0 outside
+        the mask. The masked form."""
+        with torch.autocast(warped.device.type, enabled=False):
+            a, b = self._precise(warped, fixed)
+            inside = torch.ones_like(b[:, :1]) if mask is None else mask.to(b)
             count = box_sum(inside, self.window).clamp(min=1)
             a, b = a * inside, b * inside
-            channels = a.shape[1]
             sums = box_sum(torch.cat([a, b, a * a, b * b, a * b], dim=1), self.window) / count
-            mean_a, mean_b, square_a, square_b, product = sums.split(channels, dim=1)
+            mean_a, mean_b, square_a, square_b, product = sums.split(a.shape[1], dim=1)
             # no clamp at 0: where a window is flat, variance and covariance of equal images must round alike
             variance_a = (square_a - mean_a * mean_a + self.epsilon).clamp(min=self.epsilon / 2)
             variance_b = (square_b - mean_b * mean_b + self.epsilon).clamp(min=self.epsilon / 2)
             covariance = product - mean_a * mean_b + self.epsilon
-            squared = (covariance * covariance / (variance_a * variance_b) * inside).flatten(1)
-            return squared.sum(dim=1) / (inside.flatten(1).sum(dim=1) * channels).clamp(min=1)
+            return covariance * covariance / (variance_a * variance_b) * inside
+
+    @staticmethod
+    def _precise(*images: torch.Tensor) -> list[torch.Tensor]:
+        dtype = torch.float32
+        for image in images:
+            dtype = torch.promote_types(dtype, image.dtype)
+        return [image.to(dtype) for image in images]
 
     def _published(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         voxels = self.window ** (a.dim() - 2)

@@ -3,11 +3,12 @@
 
 from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .inferer import MatchingInferer
-from .label_propagation import VoteLabels, list_propagation
+from .label_propagation import list_propagation
 from .list_pairs import expand, list_pairs
 from .point_files import PointFile, read_points
 from .points import carry_points, invert
 from .refinement import LocalNCCGradient, Refinement
+from .vote_labels import VoteLabels
 from .write_match import (
     WriteMatch,
     label_codes,

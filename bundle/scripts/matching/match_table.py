@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,13 @@ def add_row(folder: Path, result: str, row: dict[str, str]) -> None:
     put_rows(folder / TABLE, COLUMNS, result, [row])
 
 
-def put_rows(path: Path, columns: Sequence[str], result: str, rows: Sequence[dict[str, str]]) -> None:
+def put_rows(
+    path: Path,
+    columns: Sequence[str],
+    result: str,
+    rows: Sequence[dict[str, str]],
+    order: Callable[[dict[str, str]], Any] | None = None,
+) -> None:
     """
     Put what is said of a match into a table, in place of what an earlier match of the same result left there.
 
@@ -62,13 +68,20 @@ def put_rows(path: Path, columns: Sequence[str], result: str, rows: Sequence[dic
         columns: of it; "result" is the first.
         result: name of the match.
         rows: of it.
+        order: what all lines are sorted by; None puts the new ones last.
     """
-    kept: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = [old for old in csv.DictReader(file) if old.get("result") != result]
+    kept = [old for old in read_rows(path) if old.get("result") != result]
+    listed = [*kept, *({"result": result, **row} for row in rows)]
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*kept, *({"result": result, **row} for row in rows)])
+    writer.writerows(listed if order is None else sorted(listed, key=order))
     write_text(written.getvalue(), path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Labels carried over from atlases: what is voted, how sure that is, and what no atlas sees."""
+
+from __future__ import annotations
+
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+import scripts.matching.write_match
+import torch
+from monai.data import MetaTensor
+from scripts.matching import VoteLabels, label_probabilities
+from scripts.spatial import resample
+
+SIZE = (10, 8, 6)
+
+
+def pair(
+    label: torch.Tensor,
+    offset: float = 0,
+    votes: int = 1,
+    similar: bool | slice = True,
+    result: str = "scan",
+    inliers: float = 0.95,
+) -> dict:
+    """
+    A batch of a scan and an atlas on the same grid; the atlas's label map lies ``offset`` voxels further right, and it
+    is alike everywhere, nowhere or in a part of the first axis.
+    """
+    image = torch.as_tensor(np.random.default_rng(0).random((1, 1, *SIZE)), dtype=torch.float32)
+    affine = torch.eye(4, dtype=torch.float64)[None]
+    shifted = affine.clone()
+    shifted[0, 0, 3] = offset
+
+    def scan(values: torch.Tensor, where: torch.Tensor = affine) -> MetaTensor:
+        batch = MetaTensor(values, affine=where)
+        batch.meta["filename_or_obj"] = ["folder/scan.nii.gz"]
+        return batch
+
+    pred = {
+        "displacement": torch.zeros(1, 3, *SIZE),
+        "local_displacement": torch.zeros(1, 3, *SIZE),
+        "affine": torch.eye(4)[None, :3],
+        "warped": torch.zeros_like(image),
+        "agreement": torch.tensor([0.9]),
+        "inliers": torch.tensor([inliers]),
+        "conditioning": torch.tensor([0.5]),
+    }
+    alike = slice(None) if similar is True else similar
+    if alike is not False:
+        pred["warped"][:, :, alike] = image[:, :, alike]
+    return {
+        "image": scan(image),
+        "moving": scan(image),
+        "original_image": scan(image),
+        "original_label": scan(label.reshape(1, 1, *SIZE).float(), shifted),
+        "pred": pred,
+        "votes": [votes],
+        "result": [result],
+    }
+
+
+def volume(path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.mark.parametrize("similar", [True, False])
+def test_places_that_no_atlas_sees_are_background_and_counted(tmp_path, capsys, similar):
+    """An atlas without background, three voxels off: the lowest of its codes used to fill what it does not cover."""
+    label = torch.full(SIZE, 7)
+    label[:, 4:] = 9
+    found = VoteLabels(str(tmp_path))(pair(label, offset=3, similar=similar))
+    written = volume(tmp_path / "scan.nii.gz")
+    assert not written[:3].any()
+    assert set(np.unique(written[3:, :4])) == {7}
+    assert set(np.unique(written[3:, 4:])) == {9}
+    assert found["unseen_voxels"] == 3 * 8 * 6
+    assert "no atlas reaches 30.0 %" in capsys.readouterr().out
+
+
+def test_what_one_atlas_sees_is_seen(tmp_path, capsys):
+    """Two atlases that lie apart cover the scan together, and nothing is said; the next scan starts anew."""
+    vote = VoteLabels(str(tmp_path), vote="majority")
+    first = vote(pair(torch.full(SIZE, 7), offset=5, votes=2))
+    assert "unseen_voxels" not in first
+    assert vote(pair(torch.full(SIZE, 8), offset=-5, votes=2))["unseen_voxels"] == 0
+    written = volume(tmp_path / "scan.nii.gz")
+    assert set(np.unique(written[:5])) == {8}
+    assert set(np.unique(written[5:])) == {7}
+    assert capsys.readouterr().out == ""
+    assert vote(pair(torch.full(SIZE, 9), offset=5))["unseen_voxels"] == 5 * 8 * 6
+
+
+def test_each_place_goes_to_the_atlas_that_is_alike_there(tmp_path):
+    """The first atlas shows the scan in its left half, the second in its right one; windows reach two voxels."""
+    vote = VoteLabels(str(tmp_path), vote="similarity")
+    vote(pair(torch.full(SIZE, 7), votes=2, similar=slice(0, 5)))
+    vote(pair(torch.full(SIZE, 8), votes=2, similar=slice(5, 10)))
+    written, confidence = volume(tmp_path / "scan.nii.gz"), volume(tmp_path / "confidence" / "scan.nii.gz")
+    assert set(np.unique(written[:3])) == {7}
+    assert set(np.unique(written[7:])) == {8}
+    assert confidence[:3].min() > 0.9
+    assert confidence[7:].min() > 0.9
+
+
+def test_confidence_is_the_share_of_the_votes(tmp_path):
+    """Two of three atlases say 7 where the third says 8; where no atlas is, nobody is sure of anything."""
+    vote = VoteLabels(str(tmp_path), vote="majority")
+    other = torch.full(SIZE, 7)
+    other[:, :4] = 8
+    for label in (torch.full(SIZE, 7), other, torch.full(SIZE, 7)):
+        vote(pair(label, votes=3, offset=2))
+    confidence = volume(tmp_path / "confidence" / "scan.nii.gz")
+    np.testing.assert_allclose(confidence[2:, :4], 2 / 3, atol=1e-5)
+    np.testing.assert_allclose(confidence[2:, 4:], 1, atol=1e-5)
+    assert not confidence[:2].any()
+    assert nib.load(tmp_path / "confidence" / "scan.nii.gz").shape == SIZE
+
+
+@pytest.mark.parametrize("vote", ["majority", "similarity"])
+def test_confidence_in_a_single_atlas_is_its_local_likeness(tmp_path, vote):
+    VoteLabels(str(tmp_path), vote)(pair(torch.full(SIZE, 7), similar=slice(0, 5)))
+    confidence = volume(tmp_path / "confidence" / "scan.nii.gz")
+    np.testing.assert_allclose(confidence[:3], 1, atol=1e-4)
+    assert confidence[8:].max() < 0.1
+
+
+def test_the_table_begins_with_what_to_look_at(tmp_path):
+    """A match that cannot be trusted comes first whatever its confidence, then the doubtful; a label is missing too."""
+    vote = VoteLabels(str(tmp_path))
+    label = torch.full(SIZE, 7)
+    vote(pair(label, result="good"))
+    vote(pair(label, result="doubtful", similar=slice(0, 5)))
+    vote(pair(label, result="untrusted", inliers=0.3))
+    vote(pair(0 * label, result="empty"))
+    for inliers in (0.3, 0.95):  # one of two can be trusted
+        vote(pair(label, result="two", votes=2, inliers=inliers, similar=slice(0, 9)))
+    with (tmp_path / "propagation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["result"], row["look_at"], row["atlases"]) for row in rows] == [
+        ("empty", "yes", "1"),
+        ("untrusted", "yes", "1"),
+        ("doubtful", "no", "1"),
+        ("good", "no", "1"),
+        ("two", "no", "2"),
+    ]
+    assert float(rows[2]["confidence"]) == pytest.approx(0.5, abs=0.15)
+    assert float(rows[3]["agreement"]) == pytest.approx(1, abs=1e-3)
+    assert {row["unseen_percent"] for row in rows} == {"0.0"}
+
+
+def test_probabilities_find_their_positions_once(monkeypatch):
+    """However many codes there are; the values are those of each code resampled by itself."""
+    label = torch.as_tensor(np.random.default_rng(0).integers(0, 12, (1, *SIZE)))
+    where = (torch.eye(4), torch.full((3, *SIZE), 0.3), torch.eye(4))
+    codes, calls = torch.unique(label), []
+    positions = scripts.matching.write_match.sampling_positions
+
+    def counted(*args):
+        calls.append(args)
+        return positions(*args)
+
+    monkeypatch.setattr(scripts.matching.write_match, "sampling_positions", counted)
+    shares = label_probabilities(label, codes, *where)
+    assert len(calls) == 1
+    expected = torch.cat([resample((label == code).float(), *where) for code in codes])
+    torch.testing.assert_close(shares, expected)
