@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 
-.PHONY: help setup phantoms pretrain report child zoo evidence benchmark lint format clean
+.PHONY: help setup phantoms pretrain report probe child zoo evidence benchmark lint format clean
 .PHONY: test test-fast test-process test-release test-monailabel test-zoo
 
 help:  ## list the commands
@@ -43,6 +43,10 @@ report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder 
 	$(if $(MODEL),,$(error make report needs MODEL=<the model.pt of a training run>))
 	$(if $(DATA),,$(error make report needs DATA=<the folder of scans to measure on>))
 	$(PY) tools/gvsl.py report --model "$(MODEL)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+probe: $(READY)  ## will a model help on your data? a page with a verdict: DATA=<5 or more labelled scans> MODEL=<model.pt> OUT=<folder>
+	$(if $(DATA),,$(error make probe needs DATA=<a folder of 5 or more labelled scans, with dataset.json>))
+	$(PY) tools/gvsl.py probe --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))

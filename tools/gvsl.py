@@ -51,6 +51,15 @@ def report(args: argparse.Namespace) -> list[list[str]]:
     return [[*command, "--model", args.model, "--dataset_dir", args.data, "--output_dir", out]]
 
 
+def probe(args: argparse.Namespace) -> list[list[str]]:
+    """Will a model help on labelled scans? One HTML page with a verdict."""
+    model = Path(args.model) if args.model else BUNDLE / "models" / "model.pt"
+    settings = model.with_name("settings.json")
+    overlays = [*([settings] if settings.is_file() else []), BUNDLE / "configs" / "probe.json"]
+    command = bundle_run(BUNDLE / "configs" / "train.json", *overlays)
+    return [[*command, "--model", str(model), "--dataset_dir", args.data, "--output_dir", args.out or "runs/probe"]]
+
+
 def child(args: argparse.Namespace) -> list[list[str]]:
     """A child bundle for a labelled data set."""
     out = ["--out", args.out] if args.out else []
@@ -66,6 +75,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[list[str]]], tuple
     "phantoms": (phantoms, ()),
     "pretrain": (pretrain, ()),
     "report": (report, ("model", "data")),
+    "probe": (probe, ("data",)),
     "child": (child, ("dataset", "name")),
     "zoo": (zoo, ()),
 }
@@ -86,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (function, needed) in COMMANDS.items():
         part = parts.add_parser(name, prog=f"gvsl {name}", help=function.__doc__, allow_abbrev=False)
-        for option in dict.fromkeys(("data", "out", *needed)):
+        for option in dict.fromkeys(("data", "out", "model", *needed)):
             part.add_argument(f"--{option}", required=option in needed)
         part.add_argument("--overlay", action="append", default=[], help="a further configuration, such as segresnet")
         part.add_argument("--subjects", type=int, default=12, help="phantoms to make")

@@ -15,12 +15,8 @@ from monai.losses import DiceCELoss
 from scripts.evaluation import clustering_measures, label_dice, sample_features
 from scripts.losses import redundancy
 from scripts.networks import GVSL, UNetBackbone
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from scripts.probing import cross_validated, pooled_features, scan_scores
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .cohorts import Cohort, Reader
@@ -166,13 +162,7 @@ def classification(
     scans = [*cohort.training, *cohort.testing]
     owners = [max((key for key in table if key in scan["name"]), key=len) for scan in scans]
     labels = np.array([table[owner] for owner in owners])
-    with torch.no_grad():
-        pooled = [network.backbone(scan["image"][None])[0].flatten(2).mean(dim=2)[0].numpy() for scan in scans]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    chances = cross_val_predict(model, np.stack(pooled), labels, groups=owners, cv=split, method="predict_proba")
-    classes = np.unique(labels)
-    truth = labels[:, None] == classes
-    auc = float(np.mean([roc_auc_score(truth[:, i], chances[:, i]) for i in range(len(classes))]))
-    accuracy = float((classes[chances.argmax(axis=1)] == labels).mean())
-    return [Value("auc", "", auc), Value("accuracy", "", accuracy)]
+    pooled = np.stack([pooled_features(network.backbone, scan["image"]) for scan in scans])
+    chances = cross_validated(pooled, labels, np.array(owners), "classification", folds, seed)
+    scores = scan_scores(chances, labels, "classification")
+    return [Value("auc", "", scores["auroc"]), Value("accuracy", "", scores["accuracy"])]

@@ -61,6 +61,20 @@ def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_
     ]
 
 
+def test_a_probe_takes_the_shipped_weights_or_ones_of_a_run(ran: list[list[str]], tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    (tmp_path / "settings.json").touch()
+    assert gvsl.main(["probe", "--data", "d", "--steps", "9"]) == 0
+    assert gvsl.main(["probe", "--data", "d", "--out", "o", "--model", str(model)]) == 0
+    shipped = str(gvsl.BUNDLE / "models" / "model.pt")
+    rest = ["--model", shipped, "--dataset_dir", "d", "--output_dir", "runs/probe", "--steps", "9"]
+    files = f"['{CONFIGS}/train.json','{(tmp_path / 'settings.json').as_posix()}','{CONFIGS}/probe.json']"
+    assert ran == [
+        [*RUN, f"['{CONFIGS}/train.json','{CONFIGS}/probe.json']", *rest],
+        [*RUN, files, "--model", str(model), "--dataset_dir", "d", "--output_dir", "o"],
+    ]
+
+
 def test_the_tools(ran: list[list[str]]) -> None:
     name = ["--dataset", "d", "--name", "liver_ct_segmentation"]
     assert gvsl.main(["child", *name, "--out", "o", "--pixdim", "1", "1", "1"]) == 0

@@ -29,7 +29,7 @@ NEEDED = (
     WEIGHTS,
 )
 BELONGS = re.compile(
-    r"LICENSE|models/model\.pt|configs/[\w.-]+\.(json|conf)|scripts/[\w/-]+\.(py|html)|docs/[\w.-]+\.(md|txt|png)"
+    r"LICENSE|models/model\.pt|configs/[\w.-]+\.(json|conf)|scripts/[\w/-]+\.(py|html|css)|docs/[\w.-]+\.(md|txt|png)"
 )
 HEADINGS = (
     "overview",
@@ -71,7 +71,7 @@ def check_files(files: Mapping[str, bytes], name: str, source: str | Path) -> di
     for path, content in files.items():
         if not BELONGS.fullmatch(path) or "__pycache__" in path:
             raise InputError(f"{source}: {path} does not belong into a release: remove it")
-        if path.endswith((".json", ".conf", ".py", ".html", ".md", ".txt")):
+        if path.endswith((".json", ".conf", ".py", ".html", ".css", ".md", ".txt")):
             _check_text(content, path, source)
     metadata = check_metadata(files[METADATA], name, source)
     sections = [line.lstrip("# ").lower() for line in files["docs/README.md"].decode().splitlines() if line[:1] == "#"]

@@ -21,7 +21,7 @@ from .metrics import (
     matching_metrics,
     pair_averages,
 )
-from .structures import described_structures, number_structures
+from .structures import described_structures, number_structures, shown_groups
 from .summary import gains, mean_measures, structure_rows, without_nan
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "pair_averages",
     "principal_colours",
     "sample_features",
+    "shown_groups",
     "structure_rows",
     "without_nan",
 ]

@@ -80,3 +80,21 @@ def described_structures(
         "groups": [codes for _, codes in parts],
         "families": [family.get(codes[0], "") for _, codes in parts],
     }
+
+
+def shown_groups(structures: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[int]]]:
+    """
+    Args:
+        structures: see :func:`described_structures`.
+
+    Returns:
+        names and label codes of the families that the data set groups its structures in; of the structures where there
+        are none.
+    """
+    if not any(structures["families"]):
+        return list(structures["names"]), list(structures["groups"])
+    merged: dict[str, list[int]] = {}
+    for name, codes in zip(structures["families"], structures["groups"], strict=True):
+        if name:
+            merged.setdefault(name, []).extend(codes)
+    return list(merged), list(merged.values())

@@ -93,6 +93,7 @@ def fit_head(
     patches: int = 24,
     voxels: int = 20000,
     seed: int = 0,
+    show: bool = True,
     **settings: Any,
 ) -> None:
     """
@@ -104,6 +105,7 @@ def fit_head(
         patches: how many at most.
         voxels: drawn of each patch at most.
         seed: of the draws.
+        show: say so in a line.
         settings: see :func:`fit_linear_layer`.
     """
     training, device = network.training, next(network.parameters()).device
@@ -123,4 +125,5 @@ def fit_head(
     assert head.bias is not None
     head.bias.copy_(bias)
     network.train(training)
-    print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)
+    if show:
+        print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)

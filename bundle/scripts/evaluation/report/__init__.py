@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report page: pictures and tables in one HTML file."""
 
-from .html import change, data_uri, figure_tag, flexible, folded, image_tag, number, table
+from .html import STYLE, change, data_uri, figure_tag, flexible, folded, image_tag, number, table
 from .outlines import label_centre, outline_pictures, outlines
 from .page import Report
 from .pair_volumes import pair_volumes
@@ -30,6 +30,7 @@ from .tables import (
 )
 
 __all__ = [
+    "STYLE",
     "Report",
     "as_volume",
     "change",

@@ -8,12 +8,17 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+STYLE = Path(__file__).with_name("style.css")
+"""Of every page."""
 
 
 def data_uri(picture: Image.Image | Figure) -> str:

@@ -21,7 +21,8 @@ from ...networks.gvsl import GVSL
 from ...plots import curves_figure
 from ..clustering import embedding
 from ..evaluation import Evaluation
-from .html import figure_tag, folded, image_tag, table
+from ..structures import shown_groups
+from .html import STYLE, figure_tag, folded, image_tag, table
 from .pair_volumes import pair_volumes
 from .pictures import coloured_subjects, pair_section
 from .planes import embedding_figure
@@ -85,6 +86,7 @@ class Report:
         pairs = named_pairs(evaluation.pairs)
         run = provenance(self.model, self.settings, str(device))
         sections = {
+            "style": STYLE.read_text(encoding="utf-8"),
             "title": escape(self.title),
             "date": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
             "headline": headline(evaluation),
@@ -115,19 +117,8 @@ class Report:
             return "The axes are those of the configuration, not the radiological ones."
         return "The patient's right is on the picture's left; in sagittal planes anterior is on the left."
 
-    def _shown_groups(self) -> tuple[list[str], list[list[int]]]:
-        """Names and label codes of what is drawn and coloured: the groups of the data set, or its structures."""
-        structures = self.evaluation.structures
-        if not any(structures["families"]):
-            return list(structures["names"]), list(structures["groups"])
-        merged: dict[str, list[int]] = {}
-        for name, codes in zip(structures["families"], structures["groups"], strict=True):
-            if name:
-                merged.setdefault(name, []).extend(codes)
-        return list(merged), list(merged.values())
-
     def _pairs(self, engine: Any, pairs: Sequence[Mapping[str, Any]]) -> str:
-        groups = self._shown_groups()[1]
+        groups = shown_groups(self.evaluation.structures)[1]
         return "".join(
             pair_section(name, pairs[n], pair_volumes(engine, n, groups), self.spacing)
             for name, n in ranking(pairs).items()
@@ -154,7 +145,7 @@ class Report:
         step = math.ceil(total / MOST_POINTS)
         points = embedding([part[::step] for part in evaluation.features], evaluation.seed)
         codes = np.concatenate([part[::step] for part in evaluation.feature_codes])
-        names, groups = self._shown_groups()
+        names, groups = shown_groups(self.evaluation.structures)
         numbers = {tuple(own): n for n, own in enumerate(evaluation.groups, start=1)}
         shown = {numbers[(code,)]: n for n, own in enumerate(groups, 1) for code in own if (code,) in numbers}
         if names == evaluation.names:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Probes of whole scans from a table: a target that the features hold is told, noise is not; bad tables get a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scripts.errors import InputError
+from scripts.probing import ScanLevelProbe, cross_validated
+from torch import nn
+
+
+class Mean(nn.Module):
+    """f^g is the image's brightness, or noise."""
+
+    def __init__(self, noise: bool) -> None:
+        super().__init__()
+        self.weight, self.noise = nn.Parameter(torch.zeros(1)), noise
+
+    def forward(self, image):
+        seen = (
+            torch.randn(1, 3, 1, 1, 1) if self.noise else image.mean(dim=(2, 3, 4), keepdim=True).repeat(1, 3, 1, 1, 1)
+        )
+        return seen, image
+
+
+ARMS = {"weights": Mean(False), "random": Mean(True)}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Forty patients of two scans each; the brightness is their age, the old ones are ill."""
+    lines = ["participant_id\tage\tgroup\tsite\tn"]
+    scans = []
+    for number in range(40):
+        age = 20 + number
+        lines.append(f"sub-{number:02d}\t{age}\t{'ill' if age > 39 else 'well'}\t{'AB'[number % 2]}\t{number % 3}")
+        scans += [{"image": f"sub-{number:02d}/scan{k}.nii.gz", "subject": f"x{number}{k}"} for k in range(2)]
+    (tmp_path / "participants.tsv").write_text("\n".join([*lines, "sub-99\tn/a\tn/a\tA\t0"]) + "\n")
+    return tmp_path, scans
+
+
+def brightness(scan):
+    number = int(scan["image"][4:6])
+    return {"image": torch.full((1, 4, 4, 4), number / 40)}
+
+
+def probe(study, **options):
+    folder, scans = study
+    torch.manual_seed(0)
+    made = ScanLevelProbe("participants.tsv", id="participant_id", resamples=100, **options)
+    return made(ARMS, scans, str(folder), brightness)
+
+
+def test_a_class_is_told_with_its_gain_and_gap(study):
+    found = probe(study, target="group", group="site")
+    assert found["task"] == "classification"
+    assert (found["scans"], found["patients"]) == (80, 40)
+    assert found["measures"]["weights"]["auroc"] > 0.95
+    assert found["measures"]["weights"]["f1"] > 0.8
+    assert found["measures"]["random"]["auroc"] < 0.75
+    assert found["gain"]["low"] > 0
+    groups = found["groups"]["weights"]
+    assert set(groups["scores"]) == {"A", "B"}
+    assert groups["gap"] == pytest.approx(max(groups["scores"].values()) - min(groups["scores"].values()))
+
+
+def test_a_number_is_told(study):
+    found = probe(study, target="age")
+    assert found["task"] == "regression"
+    assert found["measures"]["weights"]["r2"] > 0.9
+    assert found["measures"]["weights"]["mae"] < 3
+    assert found["measures"]["random"]["r2"] < 0.2
+
+
+def test_few_numbers_are_classes_unless_told(study):
+    assert probe(study, target="n")["task"] == "classification"
+    assert probe(study, target="n", task="regression")["task"] == "regression"
+
+
+def test_scans_of_a_patient_are_held_back_together():
+    """Features that know the patient alone: told where his other scan is learned from, and not otherwise."""
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(30), 4)
+    features, targets = rng.normal(size=(30, 20))[owners], rng.integers(0, 2, 30)[owners]
+    known = cross_validated(features, targets, np.arange(120), "classification").argmax(axis=1) == targets
+    unknown = cross_validated(features, targets, owners, "classification").argmax(axis=1) == targets
+    assert known.mean() > 0.8
+    assert unknown.mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "weight"}, "has no column 'weight'"),
+        ({"target": "age", "task": "classification"}, "needs two classes or more of 5 patients"),
+        ({"target": "group", "task": "regression"}, "holds what is no number"),
+        ({"target": "group", "task": "ranking"}, "task is classification or regression"),
+        ({"target": None}, "--table needs --id COLUMN"),
+    ],
+)
+def test_what_cannot_be_told_gets_a_line(study, options, message):
+    with pytest.raises(InputError, match=message):
+        probe(study, **options)
+
+
+def test_a_table_of_other_patients_is_refused(study):
+    folder, scans = study
+    others = [{**scan, "image": scan["image"].replace("sub-", "case"), "subject": "?"} for scan in scans]
+    made = ScanLevelProbe("participants.tsv", id="participant_id", target="age")
+    with pytest.raises(InputError, match="no scan is named by the column 'participant_id'"):
+        made(ARMS, others, str(folder), brightness)
