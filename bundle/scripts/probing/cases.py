@@ -90,7 +90,7 @@ def read_cases(
             flush=True,
         )
     ready = cached_dataset(chosen, transform)
-    items = []
+    items: list[dict[str, Any]] = []
     for index, scan in enumerate(chosen):
         found = prepared(ready, index)
         label = number_structures(torch.as_tensor(found["label"]), structures[1]).float()

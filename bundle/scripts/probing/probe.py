@@ -70,7 +70,8 @@ class Probe:
                 "there is nothing to tell: give labels that dataset.json names, or a table of the patients "
                 "(--table FILE --id COLUMN --target COLUMN)"
             )
-        self.network, self.scans, self.transform = network.eval(), list(scans), transform
+        self.network, self.backbone = network.eval(), network.backbone
+        self.scans, self.transform = list(scans), transform
         self.structures, self.linear, self.fine_tuning, self.scan_level = structures, linear, fine_tuning, scan_level
         self.folder, self.folds, self.most_scans = Path(output_dir), folds, most_scans
         self.worthwhile, self.seed, self.settings = worthwhile, seed, dict(settings or {})
@@ -80,7 +81,7 @@ class Probe:
         result: dict[str, Any] = {"settings": self.settings}
         pictures: dict[str, Any] = {}
         if self.scan_level.table:
-            backbones = {"weights": self.network.backbone, "random": self._random(0)}
+            backbones = {"weights": self.backbone, "random": self._random(0)}
             folder = str(self.scans[0].get("cohort", "."))
             result["scan_level"] = self.scan_level(backbones, self.scans, folder, self.transform)
         if self.structures["names"]:
@@ -107,7 +108,7 @@ class Probe:
 
     def _random(self, number: int) -> UNetBackbone:
         """A backbone like the network's, of random weights."""
-        backbone = self.network.backbone
+        backbone = self.backbone
         with torch.random.fork_rng():
             torch.manual_seed(1000 * self.seed + number)
             fresh = UNetBackbone(backbone.spatial_dims, backbone.in_channels, backbone.features)
@@ -115,7 +116,7 @@ class Probe:
 
     def _labelled(self, cases: ProbeCases) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is measured with labels, and the label maps found."""
-        backbone, number = self.network.backbone, len(cases.names)
+        backbone, number = self.backbone, len(cases.names)
         linear: dict[str, dict[str, float]] = {"weights": {}, "random": {}, "exchanged": {}}
         tuned: dict[str, dict[str, float]] = {"weights": {}, "random": {}}
         curves: dict[str, dict[int, list[float]]] = {"weights": {}, "random": {}}
