@@ -20,13 +20,13 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from .errors import InputError
 
 ONE_PATH = (
-    *("output_dir", "ckpt_dir", "cache_dir", "data_dir", "source_dir"),
+    *("bundle_root", "output_dir", "ckpt_dir", "cache_dir", "data_dir", "source_dir"),
     *("model", "pretrained", "fixed", "fixed_points"),
 )
 """Settings that are one path."""
 PATHS = ("dataset_dir", "pairs", "moving", "moving_label", "points", "atlas", "atlas_label", "image")
 """Settings that are one path or a list of them."""
-TEXTS = ("subject_key", "merged_labels", "bids_suffix", "run_name", "experiment_name")
+TEXTS = ("subject_key", "merged_labels", "kind", "run_name", "experiment_name")
 """Settings that are a text, or a list of them."""
 OF_MONAI = tuple(inspect.signature(run).parameters)
 """Options of the command itself."""

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from support import run_bundle
 
 
 def last_line(done) -> str:
@@ -66,6 +67,14 @@ class TestCommand:
     def test_unknown_network_option(self, cohort, tmp_path, run_bundle):
         done = run_bundle(dataset_dir=cohort, output_dir=tmp_path, **{"network_def#backbone#depth": 5})
         assert "scripts.networks.UNetBackbone has no option 'depth': correct the name" in last_line(done)
+
+
+def test_a_bundle_in_a_folder_named_by_a_number(cohort, tmp_path):
+    """Python Fire takes 2024_06 for 202406, before any code of the bundle runs."""
+    (tmp_path / "2024_06").symlink_to(Path(__file__).parents[2] / "bundle")
+    done = run_bundle(Path("2024_06"), "train", cwd=tmp_path, bundle_root="2024_06", dataset_dir=cohort, dry_run=True)
+    assert done.returncode == 0, done.stderr
+    assert "6 scans of 6 subjects would be used" in done.stdout
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])

@@ -100,6 +100,15 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = rows_of(tmp_path / "one" / "predictions.csv")
     assert row == next(other for other in rows if other["image"].endswith("p3_a.nii.gz")) | {"image": str(image)}
+    parts = [row["part"] for row in rows_of(tmp_path / "run" / "scans.csv")]
+    assert [parts.count(part) for part in ("train", "validation", "test")] == [12, 4, 4]
+    assert [row["part"] for row in rows_of(tmp_path / "scores" / "scans.csv")] == [""] * 4
+
+    # predictions of other scans are not overwritten, those of the same are
+    other = run_bundle(bundle, "inference", image=image, output_dir=tmp_path / "predicted", **trained)
+    assert other.returncode != 0
+    assert "holds results of other scans" in other.stderr
+    assert rows_of(tmp_path / "predicted" / "predictions.csv") == rows
 
 
 def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):

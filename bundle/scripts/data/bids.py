@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
 from .result_names import VOLUME_ENDINGS, split_ending
 
+ENTITIES = re.compile(r"_((?:acq|ce|trc|rec|echo|flip|inv|mt|part)-[^_]+)")
+"""What a scan's name says of how it was acquired, besides its suffix."""
 NO_SCANS = ("mask", "dseg", "probseg", "defacemask", "roi", "bold", "sbref", "dwi", "epi", "phasediff", "fieldmap")
 """Suffixes of label maps, and of series of volumes."""
 FIRST = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "ct", "pet")
@@ -29,20 +31,16 @@ def suffix_of(name: str) -> str:
     return split_ending(name)[0].rsplit("_", 1)[-1]
 
 
-def bids_images(folder: Path, suffix: str | None = None) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """
-    The scans of one suffix.
+    The scans of all kinds.
 
     Args:
         folder: of the data set.
-        suffix: such as ``T1w``; None takes the most frequent one.
 
     Returns:
-        dictionaries with ``image`` and ``subject`` (``sub-01``); and what was left out, with the reason. Derivatives
-        and raw data before conversion are other data sets, and are not looked into.
-
-    Raises:
-        InputError: where there is no scan of the suffix.
+        dictionaries with ``image``, ``subject`` (``sub-01``) and ``kind`` (``T1w``, ``T1w ce-gd``); and what was left
+        out, with the reason. Derivatives and raw data before conversion are other data sets, and are not looked into.
     """
     found: list[tuple[str, str, str]] = []
     for subject in sorted(path for path in folder.glob("sub-*") if path.is_dir()):
@@ -50,17 +48,18 @@ def bids_images(folder: Path, suffix: str | None = None) -> tuple[list[dict[str,
             if path.name.lower().endswith(VOLUME_ENDINGS) and path.is_file():
                 found.append((str(path), subject.name, suffix_of(path.name)))
     masks = [path for path, _, kind in found if kind in NO_SCANS or re.search(r"_(desc|label)-[^_]*mask", path)]
-    scans = [entry for entry in found if entry[0] not in masks]
-    counts = Counter(kind for _, _, kind in scans)
-    if suffix is None and counts:
-        order = [*FIRST, *sorted(counts)]
-        suffix = max(counts, key=lambda kind: (counts[kind], -order.index(kind)))
-    if not counts.get(suffix or ""):
-        there = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no scan"
-        raise InputError(f"{folder} (BIDS) holds {there}, no {suffix}: pass --bids_suffix with one of them")
-    others = [(path, f"is {kind}, not {suffix} (--bids_suffix {kind} takes these)") for path, _, kind in scans]
-    left_out = [entry for entry, (_, _, kind) in zip(others, scans, strict=True) if kind != suffix]
-    left_out += [(path, "is a mask, a label map or a series of volumes by its BIDS suffix") for path in masks]
+    scans = [
+        {"image": path, "subject": subject, "kind": " ".join([suffix, *ENTITIES.findall(os.path.basename(path))])}
+        for path, subject, suffix in found
+        if path not in masks
+    ]
+    left_out = [(path, "is a mask, a label map or a series of volumes by its BIDS suffix") for path in masks]
     elsewhere = [name for name in ("derivatives", "sourcedata") if os.path.isdir(folder / name)]
-    left_out += [(str(folder / name), "is another data set within BIDS") for name in elsewhere]
-    return [{"image": path, "subject": own} for path, own, kind in scans if kind == suffix], left_out
+    return scans, left_out + [(str(folder / name), "is another data set within BIDS") for name in elsewhere]
+
+
+def usual_suffix(scans: Sequence[Mapping[str, Any]]) -> str | None:
+    """The most frequent suffix of the scans of :func:`bids_images`."""
+    counts = Counter(scan["kind"].split()[0] for scan in scans)
+    order = [*FIRST, *sorted(counts)]
+    return max(counts, key=lambda suffix: (counts[suffix], -order.index(suffix)), default=None)

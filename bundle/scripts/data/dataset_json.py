@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def listed_images(folder: Path) -> list[dict[str, Any]]:
 
     Returns:
         the entries, with full paths ``image`` and, where it exists, ``label``, or ``missing_label`` where a named one
-        does not; nnU-Net's with ``subject``, the case, where a case has several channels.
+        does not; nnU-Net's with ``subject``, the case, and ``kind``, the channel.
 
     Raises:
         InputError: for a dataset.json that is not valid.
@@ -101,6 +101,12 @@ def listed_images(folder: Path) -> list[dict[str, Any]]:
             '\'{"images": "imagesTr/*.nii.gz"}\' with the pattern of your scans'
         ) from error
     return [item for item in items if not Path(item["image"]).name.startswith("._")]  # macOS's own, in archives
+
+
+def first_channel(images: Sequence[Mapping[str, Any]]) -> str | None:
+    """The kind of the first channel of nnU-Net's images; None for others."""
+    channels = {item["kind"] for item in images if item.get("kind")}
+    return min(channels, key=lambda channel: int(channel.split()[1]), default=None)
 
 
 def _channel_file(image: Path) -> Path:
@@ -148,9 +154,12 @@ def nnunet_images(folder: Path, description: Mapping[str, Any]) -> list[dict[str
                 f"{folder} holds {ending} files (file_ending of its dataset.json): volumes are read from "
                 f"{', '.join(VOLUME_ENDINGS)}"
             )
+    names = channel_names(description)
     items = []
     for case, files, label in cases:
-        for file in files:
-            item = {"image": str(file), **({"label": str(label)} if label.is_file() else {})}
-            items.append(item | ({"subject": case} if len(files) > 1 else {}))
+        for place, file in enumerate(files):
+            number = re.search(r"_(\d{4})$", split_ending(file)[0])
+            channel = int(number[1]) if number else place
+            item = {"image": str(file), "subject": case, "kind": f"channel {channel} {names.get(channel, '')}".strip()}
+            items.append(item | ({"label": str(label)} if label.is_file() else {}))
     return items

@@ -63,6 +63,7 @@ class Series:
     colours: int
     unreadable: list[str]
     slices: list[Slice] = field(default_factory=list)
+    modality: str = ""
 
 
 def _first(dataset: Any, *names: str) -> Any:
@@ -169,6 +170,7 @@ def _read_folder(folder: str, stamp: tuple[int, ...]) -> dict[str, Series]:
                 str(getattr(dataset, "SeriesNumber", "") or ""),
                 int(getattr(dataset, "SamplesPerPixel", 1) or 1),
                 unreadable,
+                modality=str(getattr(dataset, "Modality", "") or ""),
             ),
         ).slices.extend(slices)
     return found

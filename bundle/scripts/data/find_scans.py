@@ -17,10 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import InputError, refuse_or_leave_out
-from .bids import bids_images, is_bids
-from .dataset_json import listed_images
+from .bids import bids_images, is_bids, usual_suffix
+from .dataset_json import first_channel, listed_images
 from .dicom_series import file_stamp
 from .folder_layouts import laid_out_images
+from .kinds import by_values, take_kind, tell_kinds
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions
 from .walk_folder import walk
 
@@ -61,9 +62,11 @@ def _check_all(
 
     stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
     checks = {
-        path: ScanCheck(None, found["notes"], tuple(found["size"]), tuple(found["spacing"]), found["label_map"])
+        path: ScanCheck(
+            None, found["notes"], tuple(found["size"]), tuple(found["spacing"]), found["label_map"], found["ct"]
+        )
         for path, stamped in stamps.items()
-        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped and "label_map" in found
+        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped and "ct" in found
     }
     unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
@@ -113,7 +116,7 @@ def survey(
     layout: Mapping[str, Any] | None = None,
     labelled: bool = False,
     label_maps: bool = False,
-    bids_suffix: str | None = None,
+    kind: str | None = None,
     has_options: bool = True,
 ) -> Survey:
     """
@@ -125,7 +128,7 @@ def survey(
             f"dataset_dir {folder} does not exist or is not a folder: pass --dataset_dir <folder of scans>"
         )
     left_out: list[tuple[str, str]] = []
-    walked = False
+    walked, usual = False, None
     if layout:
         items = laid_out_images(folder, layout, labelled)
         for item in items:
@@ -133,8 +136,10 @@ def survey(
                 item["missing_label"] = item.pop("label")
     elif (folder / "dataset.json").is_file():
         items = listed_images(folder)
+        usual = first_channel(items)
     elif is_bids(folder):
-        items, left_out = bids_images(folder, bids_suffix)
+        items, left_out = bids_images(folder)
+        usual = usual_suffix(items)
     else:
         walked = True
         items, left_out = walk(folder, min_size)
@@ -143,22 +148,32 @@ def survey(
             f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for"
             + "".join(f"\n  {path} {why}" for path, why in left_out[:5])
         )
+    named = all(item.get("kind") for item in items)
+    if named:
+        items, others = take_kind(items, kind, folder, usual)
+        left_out += others
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
     checks = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
     if walked and not label_maps:
         items, maps = _without_label_maps(items, checks)
         left_out += maps
+    by_values(items, {path: check.ct for path, check in checks.items()})
+    if not named:
+        items, others = take_kind(items, kind, folder)
+        left_out += others
     problems = {item["image"]: problem for item in items if (problem := checks[item["image"]].problem)}
     if not has_options:
-        left_out = [(path, why.split(" (--")[0]) for path, why in left_out]
+        left_out = [(path, why.split(" (--label_maps")[0]) for path, why in left_out]
     _tell_left_out(left_out)
     refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
     usable = [item for item in items if item["image"] not in problems]
     good = {item["image"]: checks[item["image"]] for item in usable}
     tell_decisions(good)
+    tell_kinds(usable)
     kept = ("image", "label", "missing_label")
     scans = [
-        {key: item[key] for key in kept if key in item} | {"subject": _subject(item, folder, subject_key)}
+        {key: item[key] for key in kept if key in item}
+        | {"subject": _subject(item, folder, subject_key), "kind": item.get("kind", "")}
         for item in usable
     ]
     subjects = {scan["subject"] for scan in scans}
@@ -185,7 +200,7 @@ def _tell_left_out(left_out: Sequence[tuple[str, str]]) -> None:
     """One line a reason, with the number of files and one of them."""
     for reason in dict.fromkeys(why for _, why in left_out):
         paths = [path for path, why in left_out if why == reason]
-        print(f"left out {len(paths)} that are no scans, as {paths[0]}, which {reason}", flush=True)
+        print(f"left out {len(paths)}, as {paths[0]}, which {reason}", flush=True)
 
 
 def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool = False, **options: Any) -> list[dict]:
@@ -206,13 +221,14 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
             (None checks all of them each time); ``workers``, threads that read scans; ``min_subjects``, how many
             subjects there must be; ``layout``, how the data set lies on disk, see
             :mod:`scripts.data.folder_layouts`, None or {} for none; ``labelled``, leave out the images that have no
-            label by design, as the layout says; ``label_maps``, take label maps for scans too; ``bids_suffix``, such as
-            ``T1w``, None takes the most frequent one; ``has_options``, whether the configuration has settings of these
-            names, which are then advised.
+            label by design, as the layout says; ``label_maps``, take label maps for scans too; ``kind`` of scan to
+            take, see :func:`~scripts.data.kinds.take_kind`: None takes the most frequent suffix of BIDS, the first
+            channel of nnU-Net's, and all kinds of other folders; ``has_options``, whether the configuration has a
+            setting label_maps, which is then advised.
 
     Returns:
-        dictionaries with ``image`` (path), ``subject`` and ``label`` (path) where dataset.json or the layout names one
-        that exists; ``missing_label`` where the layout names one that does not.
+        dictionaries with ``image`` (path), ``subject``, ``kind`` ("" where nothing tells) and ``label`` (path) where
+        dataset.json or the layout names one that exists; ``missing_label`` where the layout names one that does not.
 
     Raises:
         InputError: listing every unusable scan; for a missing or empty folder; for too few subjects.
@@ -234,11 +250,11 @@ def show_and_leave(surveys: Sequence[Survey]) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("--dry_run True lists scans in one process: leave torchrun and multi_gpu_train.json out")
     for found in surveys:
-        rows = [("scan", "subject", "voxels", "voxel size, mm", "label")]
+        rows = [("scan", "subject", "kind", "voxels", "voxel size, mm", "label")]
         for scan in found.scans:
             check = found.checks[scan["image"]]
             size, spacing = ("x".join(f"{value:.4g}" for value in values) for values in (check.size, check.spacing))
-            rows.append((scan["image"], scan["subject"], size, spacing, scan.get("label", "")))
+            rows.append((scan["image"], scan["subject"], scan["kind"], size, spacing, scan.get("label", "")))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

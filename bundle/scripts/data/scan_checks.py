@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..transforms.intensity import looks_like_ct
 from .dicom_series import is_series
 from .geometry import ScanGeometry, UnusableScan, voxel_size
 from .label_maps import is_label_map
@@ -29,6 +30,7 @@ class ScanCheck:
         size: voxels of its axes.
         spacing: their sizes in millimetres.
         label_map: whether it is a label map or a mask, by what it holds and by its name.
+        ct: whether its values are those of a CT.
     """
 
     problem: str | None = None
@@ -36,6 +38,7 @@ class ScanCheck:
     size: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     label_map: bool = False
+    ct: bool = False
 
 
 def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
@@ -67,7 +70,13 @@ def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: 
         return ScanCheck(f"cannot be read ({reason}); it is damaged or of another format: copy it anew")
     spacing = tuple(round(float(value), 6) for value in voxel_size(geometry.affine)[: len(geometry.size)])
     problem = _problem(image, geometry, spatial_dims, min_size, constant)
-    return ScanCheck(problem, geometry.notes, geometry.size, spacing, is_label_map(image, path))
+    return ScanCheck(problem, geometry.notes, geometry.size, spacing, is_label_map(image, path), _is_ct(image))
+
+
+def _is_ct(image: np.ndarray) -> bool:
+    sample = image.ravel()[:: max(1, image.size // 100_000)]
+    measured = sample[(sample > -1500) & (sample < 5000)]  # beyond is padding
+    return measured.size > sample.size / 4 and looks_like_ct(measured)
 
 
 def _problem(image: np.ndarray, geometry: ScanGeometry, spatial_dims: int, min_size: int, constant: bool) -> str | None:

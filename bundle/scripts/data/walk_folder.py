@@ -22,6 +22,9 @@ LOCALISER = re.compile(
 )
 """What series for planning a scan, and pictures of a screen, are called."""
 
+NO_CONTRASTS = ("reg", "seg", "mask", "label", "gt", "segmentation", "mr1", "mr", "mri")
+"""Those of them that name no kind of scan."""
+
 Found = tuple[list[dict[str, Any]], list[tuple[str, str]]]
 
 
@@ -35,8 +38,9 @@ def walk(folder: Path, min_size: int = 4) -> Found:
         min_size: images that a DICOM series must have.
 
     Returns:
-        dictionaries with ``image`` and, where names tell, ``subject``, in alphabetical order; and what was left out,
-        with the reason.
+        dictionaries with ``image`` and, where names tell, ``subject`` and ``kind`` (the contrast at the end of a file's
+        name; modality and description of a DICOM series), in alphabetical order; and what was left out, with the
+        reason.
     """
     items: list[dict[str, Any]] = []
     left_out: list[tuple[str, str]] = []
@@ -84,7 +88,8 @@ def _series(folder: str, min_size: int) -> Found:
         elif any(map(LOCALISER.search, (series.description, series.slices[0].told.get("ImageType", "")))):
             left_out.append((path, "is a series for planning the scan, by its description"))
         else:
-            items.append({"image": path} | ({"subject": folder} if len(paths) > 1 else {}))
+            kind = f"{series.modality} {series.description}".strip()
+            items.append({"image": path, "kind": kind} | ({"subject": folder} if len(paths) > 1 else {}))
     return items, left_out
 
 
@@ -97,6 +102,7 @@ def _subjects_by_contrast(items: list[dict[str, Any]], folder: Path) -> None:
             continue
         parts = re.split(r"[-_. ]", scan_name(item["image"]))
         if parts[-1].lower() in CONTRASTS:
+            item |= {"kind": parts[-1].lower()} if parts[-1].lower() not in NO_CONTRASTS else {}
             name = scan_name(item["image"])[: -len(parts[-1])].rstrip("-_. ")
             place = os.path.relpath(os.path.dirname(item["image"]), folder)
             groups[os.path.normpath(os.path.join(place, name))].append(item)

@@ -103,6 +103,7 @@ def classified_cases(
     workers: int = 2,
     layout: Mapping[str, Any] | None = None,
     dry_run: bool = False,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     The scans of a data set whose subject has a class in a table.
@@ -116,6 +117,7 @@ def classified_cases(
         workers: threads that read files.
         layout: how the data set lies on disk, see :mod:`scripts.data.folder_layouts`.
         dry_run: list the scans and what was left out, and end the program.
+        kind: of scan to take, see :func:`~scripts.data.find_scans`.
 
     Returns:
         dictionaries with ``image``, ``subject``, ``label`` (number of the class, from 0) and ``classes`` (the same,
@@ -138,6 +140,7 @@ def classified_cases(
         workers=workers,
         min_subjects=1,
         layout=layout,
+        kind=kind,
         has_options=False,
     )
     found: dict[str, set[str]] = {}

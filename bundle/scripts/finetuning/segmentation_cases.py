@@ -23,6 +23,7 @@ def labelled_cases(
     workers: int = 2,
     layout: Mapping[str, Any] | None = None,
     dry_run: bool = False,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     The cases of a data set whose image and label can be used.
@@ -37,6 +38,7 @@ def labelled_cases(
         layout: how the data set lies on disk, see :mod:`scripts.data.folder_layouts`; images without label by
             design are left out.
         dry_run: list the scans and what was left out, and end the program.
+        kind: of scan to take, see :func:`~scripts.data.find_scans`.
 
     Returns:
         dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
@@ -53,6 +55,7 @@ def labelled_cases(
         workers=workers,
         min_subjects=1,
         layout=layout,
+        kind=kind,
         labelled=True,
         has_options=False,
     )
@@ -79,6 +82,7 @@ def images_to_predict(
     layout: Mapping[str, Any] | None = None,
     output_dir: str | None = None,
     dry_run: bool = False,
+    kind: str | None = None,
 ) -> list[dict[str, str]]:
     """
     What to predict on.
@@ -90,6 +94,7 @@ def images_to_predict(
             predicted too.
         output_dir: where a file is written for each; None for no such files.
         dry_run: list the scans and what was left out, and end the program.
+        kind: of scan to take, see :func:`~scripts.data.find_scans`.
 
     Returns:
         dictionaries with ``image``.
@@ -99,10 +104,8 @@ def images_to_predict(
             :func:`~scripts.data.record_results`.
     """
     if not image:
-        paths = [
-            scan["image"]
-            for scan in find_scans(dataset_dir, None, dry_run, min_subjects=1, layout=layout, has_options=False)
-        ]
+        options = {"min_subjects": 1, "layout": layout, "kind": kind, "has_options": False}
+        paths = [scan["image"] for scan in find_scans(dataset_dir, None, dry_run, **options)]
     else:
         paths = list(dict.fromkeys([image] if isinstance(image, str) else image))
         checks = {path: inspect_scan(path) for path in paths}

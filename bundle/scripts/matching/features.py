@@ -26,7 +26,7 @@ def list_scans(
     output_dir: str | None = None,
     dry_run: bool = False,
     label_maps: bool = False,
-    bids_suffix: str | None = None,
+    kind: str | None = None,
 ) -> list[dict[str, str]]:
     """
     Every scan of a folder.
@@ -36,7 +36,7 @@ def list_scans(
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
         label_maps: take label maps for scans too.
-        bids_suffix: see :func:`~scripts.matching.expand`.
+        kind: see :func:`~scripts.matching.expand`.
 
     Returns:
         dictionaries with ``image`` and the name of its ``result``.
@@ -44,7 +44,7 @@ def list_scans(
     Raises:
         InputError: where a result would be overwritten, see :func:`~scripts.data.record_results`.
     """
-    names = result_names(expand(dataset_dir, label_maps, bids_suffix))
+    names = result_names(expand(dataset_dir, label_maps, kind))
     if dry_run:
         show_results({name: [path] for path, name in names.items()})
     if output_dir is not None:

@@ -19,7 +19,7 @@ def list_propagation(
     output_dir: str | None = None,
     dry_run: bool = False,
     label_maps: bool = False,
-    bids_suffix: str | None = None,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     Every scan of a folder paired with every atlas.
@@ -31,7 +31,7 @@ def list_propagation(
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
         label_maps: take label maps for scans too.
-        bids_suffix: see :func:`~scripts.matching.expand`.
+        kind: see :func:`~scripts.matching.expand`.
 
     Returns:
         pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases, and the scan's name
@@ -42,10 +42,10 @@ def list_propagation(
     """
     if atlas is None or atlas_label is None:
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
-    atlases, labels = expand(atlas, label_maps, bids_suffix), expand(atlas_label, label_maps=True)
+    atlases, labels = expand(atlas, label_maps, kind), expand(atlas_label, label_maps=True)
     if len(atlases) != len(labels):
         raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
-    found = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
+    found = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, kind=kind)
     scans = [scan["image"] for scan in found]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = result_names(unlabelled)

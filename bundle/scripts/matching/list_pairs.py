@@ -20,7 +20,7 @@ from .point_files import TABLE, read_points
 Paths = str | Sequence[str]
 
 
-def expand(paths: Paths, label_maps: bool = False, bids_suffix: str | None = None) -> list[str]:
+def expand(paths: Paths, label_maps: bool = False, kind: str | None = None) -> list[str]:
     """
     A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these. What
     exists under its name is no pattern, whatever brackets are in it.
@@ -28,15 +28,15 @@ def expand(paths: Paths, label_maps: bool = False, bids_suffix: str | None = Non
     Args:
         paths: see above.
         label_maps: whether label maps are meant, which are left out of a folder or what a pattern finds else.
-        bids_suffix: of the scans in a folder of BIDS, see :func:`~scripts.data.find_scans`.
+        kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
 
     Raises:
         InputError: where nothing is found.
     """
     if not isinstance(paths, str):
-        return [path for entry in paths for path in expand(entry, label_maps, bids_suffix)]
+        return [path for entry in paths for path in expand(entry, label_maps, kind)]
     if Path(paths).is_dir():
-        listed = find_scans(paths, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
+        listed = find_scans(paths, min_subjects=1, label_maps=label_maps, kind=kind)
         return [scan["image"] for scan in listed]
     if scan_exists(paths) or os.path.lexists(paths):
         return [paths]
@@ -49,7 +49,7 @@ def expand(paths: Paths, label_maps: bool = False, bids_suffix: str | None = Non
         raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
     scans = [path for path in found if scan_name(path) != Path(path).name]  # no description that lies beside a scan
     if not scans:
-        return expand(found, label_maps, bids_suffix)
+        return expand(found, label_maps, kind)
     maps = [path for path in scans if not label_maps and inspect_scan(path, constant=True).label_map]
     if 0 < len(maps) < len(scans):
         print(f"left out {len(maps)} label maps that {paths} finds, as {maps[0]} (--label_maps True takes them)")
@@ -76,7 +76,7 @@ def list_pairs(
     output_dir: str | None = None,
     dry_run: bool = False,
     label_maps: bool = False,
-    bids_suffix: str | None = None,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     The pairs to match.
@@ -95,7 +95,7 @@ def list_pairs(
         output_dir: where results go; None only lists.
         dry_run: print what would be matched, and end the program.
         label_maps: take label maps for scans too.
-        bids_suffix: see :func:`expand`.
+        kind: see :func:`expand`.
 
     Returns:
         dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan), ``points`` and
@@ -108,7 +108,7 @@ def list_pairs(
     if pairs is not None:
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
-        movers = expand(moving, label_maps, bids_suffix)
+        movers = expand(moving, label_maps, kind)
         of_each = {
             "moving_label": [] if moving_label is None else expand(moving_label, label_maps=True),
             "points": [] if points is None else expand(points),
@@ -126,7 +126,7 @@ def list_pairs(
             if not same_file(path, fixed)
         ]
     elif dataset_dir is not None:
-        scans = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, bids_suffix=bids_suffix)
+        scans = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, kind=kind)
         others = [scan for scan in scans if not same_file(scan["image"], fixed)] if fixed else scans[1:]
         names = {"image": "moving", "label": "moving_label"}
         listed = [

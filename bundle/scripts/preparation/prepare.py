@@ -144,24 +144,25 @@ class Preparation:
     def _open(self) -> None:
         """Make the folder, refuse one that was prepared in another way, and copy the other files."""
         record = self.target / RECORD
-        settings = json.dumps({"step": type(self.step).__name__, **asdict(self.step)})  # type: ignore[call-overload]
+        step = {"step": type(self.step).__name__, **asdict(self.step)}  # type: ignore[call-overload]
+        wanted = json.loads(json.dumps({"source_dir": str(self.source.resolve()), **step}))
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            before = record.read_text(encoding="utf-8") if record.is_file() else ""
+            before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+            if {**wanted, **before} != wanted:
+                raise InputError(f"{self.target} was prepared with {before}, not {wanted}: pass another --dataset_dir")
             if not before:
-                record.write_text(settings, encoding="utf-8")
+                record.write_text(json.dumps(wanted), encoding="utf-8")
             for path in sorted(path for pattern in self.copied for path in self.source.glob(pattern)):
                 copy = self.target / path.relative_to(self.source)
                 if not copy.is_file():
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     part = shutil.copyfile(path, copy.with_name(f".{copy.name}.part"))
                     os.replace(part, copy)
-        except OSError as error:
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
             raise InputError(f"dataset_dir {self.target} cannot be used ({error}): pass another one") from error
-        if before and before != settings:
-            raise InputError(
-                f"{self.target} was prepared with {before}, not {settings}: pass another --dataset_dir, or remove it"
-            )
 
     def run(self) -> None:
         """

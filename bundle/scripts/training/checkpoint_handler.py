@@ -92,9 +92,7 @@ class TrainingState:
         state = self._read()
         parts = {"network", "epoch", "best", "optimizer", "lr_scheduler"}
         if not isinstance(state, dict) or not parts <= set(state):
-            raise InputError(
-                f"{self.path} is not a checkpoint of this training: remove it, or pass another --output_dir"
-            )
+            raise InputError(f"{self.path} is not a checkpoint of this training: pass another --output_dir")
         load_weights(self.network, state["network"], self.path)
         load_optimizer(self.optimizer, state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])

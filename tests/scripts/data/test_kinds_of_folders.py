@@ -49,21 +49,19 @@ class TestBIDS:
             f"sub-0{s}/ses-{n}/anat/sub-0{s}_ses-{n}_T1w.nii.gz": f"sub-0{s}" for s in (1, 2) for n in (1, 2)
         }
         told = capsys.readouterr().out
-        assert "left out 2 that are no scans" in told
-        assert "is T2w, not T1w (--bids_suffix T2w takes these)" in told
+        assert "left out 2, as " in told
+        assert "is T2w, not T1w (--kind T2w takes these)" in told
         assert "left out 8" in told  # masks, and series over time
         assert "derivatives" in told
 
     def test_another_suffix_as_the_message_says(self, bids):
-        assert list(found(bids, bids_suffix="T2w")) == [
-            f"sub-0{s}/ses-1/anat/sub-0{s}_ses-1_T2w.nii.gz" for s in (1, 2)
-        ]
-        with pytest.raises(InputError, match="holds 4 T1w, 2 T2w, no FLAIR: pass --bids_suffix"):
-            find_scans(str(bids), bids_suffix="FLAIR")
+        assert list(found(bids, kind="T2w")) == [f"sub-0{s}/ses-1/anat/sub-0{s}_ses-1_T2w.nii.gz" for s in (1, 2)]
+        with pytest.raises(InputError, match="no scan of kind 'FLAIR', but 4 T1w, 2 T2w: pass --kind"):
+            find_scans(str(bids), kind="FLAIR")
 
     def test_one_subject_is_not_two_for_its_sessions(self, bids):
         with pytest.raises(InputError, match="2 usable scan"):
-            find_scans(str(bids), subject_key="sub-", bids_suffix="T2w")
+            find_scans(str(bids), subject_key="sub-", kind="T2w")
 
 
 class TestNnUNet:
@@ -84,13 +82,14 @@ class TestNnUNet:
         content |= {"file_ending": ".nii.gz", **other}
         (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8-sig")
 
-    def test_cases_and_channels(self, raw):
-        scans = find_scans(str(raw))
-        assert [(Path(s["image"]).name, s["subject"], "label" in s) for s in scans] == [
-            (f"head_{case:03d}_{channel:04d}.nii.gz", f"head_{case:03d}", case < 2)
-            for case in range(3)
-            for channel in range(2)
-        ]
+    def test_cases_and_channels(self, raw, capsys):
+        """The first channel, or the one that is asked for by its name or number; the others are left out and said."""
+        for kind, channel in ((None, 0), ("T2", 1), (1, 1), ("channel 1 T2", 1)):
+            scans = find_scans(str(raw), kind=kind)
+            assert [(Path(s["image"]).name, s["subject"], "label" in s) for s in scans] == [
+                (f"head_{case:03d}_{channel:04d}.nii.gz", f"head_{case:03d}", case < 2) for case in range(3)
+            ]
+            assert "left out 3, as" in capsys.readouterr().out
 
     def test_files_listed_in_the_description(self, raw):
         listed = {"x": {"images": ["imagesTr/head_001_0000.nii.gz"], "label": "labelsTr/head_001.nii.gz"}}
@@ -147,7 +146,7 @@ class TestContrasts:
         scans = found(tmp_path)
         assert len(scans) == 8
         assert set(scans.values()) == {f"BraTS_{n}/BraTS_{n}" for n in (1, 2)}
-        assert "left out 2 that are no scans" in capsys.readouterr().out
+        assert "left out 2, as " in capsys.readouterr().out
 
     def test_names_of_contrasts_alone_and_flat_folders(self, tmp_path, anatomy):
         for n in (1, 2):
@@ -204,7 +203,7 @@ class TestDicom:
             (disc / "AUTORUN.INF").write_text("x" * 200)
         assert found(tmp_path) == {f"cd{n}/IMG/{s}": f"cd{n}" for n in (1, 2) for s in "AD"}
         told = capsys.readouterr().out
-        assert "left out 2 that are no scans" in told
+        assert "left out 2, as " in told
         assert "planning the scan" in told
         assert "less than 4 images" in told
 

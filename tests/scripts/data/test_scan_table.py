@@ -7,8 +7,10 @@ from __future__ import annotations
 import csv
 
 import numpy as np
+import pytest
 from geometries import grid, sheared, write_header
 from scripts.data import find_scans, write_scan_table
+from scripts.errors import InputError
 from support import write_nifti
 
 
@@ -35,3 +37,36 @@ def test_lines_and_table(tmp_path, anatomy, capsys):
     assert rows[1]["decided"].startswith("no orientation: does not say how it lies")
     assert "10.0 degrees" in rows[3]["decided"]
     assert np.prod([float(value) for value in rows[3]["voxel_size_mm"].split("x")]) > 1
+
+
+def written(folder, volume, names):
+    for name in names:
+        write_nifti(folder / f"{name}.nii", volume)
+    return [{"image": str(folder / f"{name}.nii")} for name in names]
+
+
+def rows_of(folder):
+    with (folder / "scans.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["scan"][-5:], row["part"]) for row in csv.DictReader(file)]
+
+
+def test_parts_of_a_split(tmp_path, anatomy):
+    """Few subjects are measured on what is trained on: one line, which says so."""
+    a, b = written(tmp_path, anatomy(0), "ab")
+    write_scan_table(str(tmp_path), {"train": [a, b], "validation": [b]})
+    assert rows_of(tmp_path) == [("a.nii", "train"), ("b.nii", "train, validation")]
+
+
+def test_scans_of_a_run_before(tmp_path, anatomy):
+    """Results that stand beside each other keep their lines; those of all scans in one file are not overwritten."""
+    a, b, c = written(tmp_path, anatomy(0), "abc")
+    write_scan_table(str(tmp_path), [a, b], earlier="refuse")
+    write_scan_table(str(tmp_path), [b, a], earlier="refuse")
+    for others in ([a], [a, b, c]):
+        with pytest.raises(InputError, match=r"(a|b|c)\.nii\): pass another --output_dir"):
+            write_scan_table(str(tmp_path), others, earlier="refuse")
+    assert [name for name, _ in rows_of(tmp_path)] == ["b.nii", "a.nii"]
+    write_scan_table(str(tmp_path), [b, c], earlier="keep")
+    assert [name for name, _ in rows_of(tmp_path)] == ["a.nii", "b.nii", "c.nii"]
+    write_scan_table(str(tmp_path), [c])
+    assert [name for name, _ in rows_of(tmp_path)] == ["c.nii"]

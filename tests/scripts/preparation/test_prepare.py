@@ -157,6 +157,13 @@ class TestGoingOn:
         with pytest.raises(InputError, match=r"was prepared with .*20.* not .*5.*pass another --dataset_dir"):
             prepare(heart, tmp_path, step=CropToLabel(margin=5.0))
 
+    def test_scans_of_another_folder_are_not_taken_for_prepared(self, heart, tmp_path):
+        """Files of the same names that are there already would be kept as they are."""
+        other = write_heart(tmp_path / "other", train=2, test=0)
+        prepare(heart, tmp_path / "target")
+        with pytest.raises(InputError, match=r"was prepared with .*source_dir.*pass another --dataset_dir"):
+            prepare(other, tmp_path / "target")
+
 
 class TestRefusals:
     @pytest.fixture
