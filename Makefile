@@ -14,8 +14,9 @@ SUBJECTS ?= 12
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
+COMPARE_VENV := .venv-compare
 
-.PHONY: help setup phantoms pretrain report probe child zoo evidence benchmark lint format clean
+.PHONY: help setup phantoms pretrain report probe child zoo evidence benchmark compare lint format clean
 .PHONY: test test-fast test-process test-release test-monailabel test-zoo
 
 help:  ## list the commands
@@ -63,6 +64,15 @@ evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folde
 	$(if $(DATA),,$(error make evidence needs DATA=<the folder that holds the sets>))
 	$(PY) benchmarks/run_evidence.py --data "$(DATA)" --out "$(or $(OUT),runs/evidence)" $(ARGS)
 
+compare: $(COMPARE_VENV)/.ready  ## the matching beside greedy, ANTs, ConvexAdam: DATA=<labelled folder> OUT=<folder> ARGS='--pairs 10 ...'
+	$(if $(DATA),,$(error make compare needs DATA=<a folder of labelled scans with a dataset.json>))
+	OMP_NUM_THREADS=1 $(COMPARE_VENV)/bin/python benchmarks/compare.py --data "$(DATA)" --out "$(or $(OUT),runs/compare)" $(ARGS)
+
+$(COMPARE_VENV)/.ready: constraints-compare.txt pyproject.toml
+	test -x $(COMPARE_VENV)/bin/python || $(PYTHON) -m venv $(COMPARE_VENV)
+	$(COMPARE_VENV)/bin/python -m pip install --quiet --constraint constraints-compare.txt ".[compare]"
+	touch $@
+
 test: $(READY)  ## run the whole test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
 
@@ -101,4 +111,4 @@ format: $(READY)  ## format the code
 	$(PY) -m ruff format .
 
 clean:  ## remove the virtual environment and everything made
-	rm -rf $(VENV) $(LABEL_VENV) data runs dist build *.egg-info
+	rm -rf $(VENV) $(LABEL_VENV) $(COMPARE_VENV) data runs dist build *.egg-info

@@ -9,7 +9,7 @@ from .clustering import (
     principal_colours,
     sample_features,
 )
-from .detailed_quality import DetailedQuality
+from .detailed_quality import DetailedQuality, structure_quality
 from .distinct_pairs import DistinctPairs, list_distinct_pairs
 from .evaluation import Evaluation
 from .metrics import (
@@ -47,6 +47,7 @@ __all__ = [
     "principal_colours",
     "sample_features",
     "shown_groups",
+    "structure_quality",
     "structure_rows",
     "without_nan",
 ]

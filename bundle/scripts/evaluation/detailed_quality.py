@@ -69,22 +69,37 @@ class DetailedQuality(MatchingQuality):
         return result
 
     def _structures(self, reference: torch.Tensor, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Only the structures that one of the maps holds are turned into masks: 148 of them fill the memory."""
         measured: dict[str, torch.Tensor] = {}
-        present = torch.unique(torch.cat([reference, *found.values()]).long())
-        present = present[present > 0]
         for name, label in found.items():
-            dice, distance = reference.new_full((2, len(reference), len(self.groups)), torch.nan)
-            for number in present.tolist():
-                masks, truth = (label == number).float(), (reference == number).float()
-                both = (masks + truth).flatten(1).any(dim=1)
-                overlap = compute_dice(masks, truth, include_background=True, ignore_empty=False)[:, 0]
-                dice[:, number - 1] = torch.where(both, overlap, torch.nan)
-                with warnings.catch_warnings():  # a structure missing in one of the two gives NaN, which is meant
-                    warnings.simplefilter("ignore")
-                    apart = compute_hausdorff_distance(
-                        masks, truth, include_background=True, percentile=95, spacing=self.spacing
-                    )[:, 0]
-                distance[:, number - 1] = torch.where(apart.isfinite(), apart, torch.nan)
+            dice, distance = structure_quality(label, reference, len(self.groups), self.spacing)
             measured |= {f"structure_dice_{name}": dice, f"structure_hd95_{name}": distance}
         return measured
+
+
+def structure_quality(
+    label: torch.Tensor, reference: torch.Tensor, count: int, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Dice and 95 % Hausdorff distance of each structure.
+
+    Args:
+        label: ``(B, 1, D, H, W)``, numbers of the structures from 1, 0 elsewhere.
+        reference: of the same shape.
+        count: of the structures.
+        spacing: voxel size in millimetres.
+
+    Returns:
+        ``(B, count)`` each; NaN where a structure is in neither or (distance) in one alone.
+    """
+    dice, distance = reference.new_full((2, len(reference), count), torch.nan)
+    present = torch.unique(torch.cat([reference, label]).long())
+    for number in present[present > 0].tolist():  # masks of those found alone: 148 of them fill the memory
+        masks, truth = (label == number).float(), (reference == number).float()
+        both = (masks + truth).flatten(1).any(dim=1)
+        overlap = compute_dice(masks, truth, include_background=True, ignore_empty=False)[:, 0]
+        dice[:, number - 1] = torch.where(both, overlap, torch.nan)
+        with warnings.catch_warnings():  # a structure missing in one of the two gives NaN, which is meant
+            warnings.simplefilter("ignore")
+            apart = compute_hausdorff_distance(masks, truth, include_background=True, percentile=95, spacing=spacing)
+        distance[:, number - 1] = torch.where(apart[:, 0].isfinite(), apart[:, 0], torch.nan)
+    return dice, distance

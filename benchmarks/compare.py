@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+This bundle's matching beside other registrations: ``python benchmarks/compare.py --data FOLDER --out FOLDER``.
+
+Pairs of labelled scans of different subjects, each matched both ways by every method, in turns, on one thread; scored
+in the scans' own grids by the same code. Writes ``comparison.csv`` (a row a match), ``.json``, ``.md`` and ``.png``.
+What is given besides, ``--id value``, goes to ``inference.json`` as in a user's match (``--pixdim "[1,1,1]"``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+from comparison.bundle_match import BUNDLE, BundleMatch, Pair
+from comparison.methods import DEFAULT, Match, make_methods
+from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
+from comparison.scoring import inverse_consistency, score
+from comparison.tables import Row, figure, markdown, summarise
+from scripts.command_line import as_fire_reads
+from scripts.errors import InputError, show_one_line
+from scripts.evaluation import described_structures, without_nan
+from scripts.files import write_text
+
+MEASURES = ("dice", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
+VERSIONS = ("torch", "monai", "picsl_greedy", "antspyx", "convexAdam")
+
+
+def match_pair(name: str, match: Match, ways: tuple[Pair, Pair], structures: int) -> list[Row]:
+    """Both ways of a pair by one method: two rows. What a method cannot match counts as a Dice of 0."""
+    rows: list[Row] = []
+    fields: list[torch.Tensor] = []
+    for pair in ways:
+        row: Row = {"method": name, "fixed": Path(pair.fixed.path).name, "moving": Path(pair.moving.path).name}
+        row |= dict.fromkeys(MEASURES, float("nan")) | {"voxels": pair.fixed.image.numel(), "failed": 0}
+        start = time.process_time()
+        try:
+            field = match(pair)
+        except (RuntimeError, ValueError, InputError) as error:
+            print(f"{name} failed at {row['moving']} to {row['fixed']}: {error}", flush=True)
+            rows.append({**row, "dice": 0.0, "failed": 1, "cpu_seconds": time.process_time() - start})
+            continue
+        row["cpu_seconds"] = time.process_time() - start
+        fields.append(field)
+        rows.append(row | score(field, pair.fixed, pair.moving, structures))
+    if len(fields) == 2:
+        for row, pair, there, back in zip(rows, ways, fields, reversed(fields), strict=True):
+            row["inverse_consistency"] = inverse_consistency(there, back, pair.fixed, pair.moving)
+    return rows
+
+
+def write(rows: list[Row], about: dict[str, Any], out: Path) -> None:
+    """All files of the matches so far."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(text.getvalue(), out / "comparison.csv")
+    found = summarise(rows)
+    content = without_nan({**about, "methods": found, "matches": rows})
+    write_text(json.dumps(content, indent=1) + "\n", out / "comparison.json")
+    matches, part, structures = len(rows) // len(found), about["part"], about["structures"]
+    title = f"{about['data']}: {matches} matches, subjects: {part}, {structures} structures"
+    write_text(f"{title}\n\n{markdown(found)}", out / "comparison.md")
+    figure(rows, title).savefig(out / "comparison.png", dpi=110)
+
+
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command's own options, and those of ``inference.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled scans, with a dataset.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder, made if missing")
+    parser.add_argument("--pairs", type=int, default=10, help="pairs, each matched both ways")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
+    parser.add_argument("--subjects", choices=PARTS, default="all", help="which: choices are made on 'choosing'")
+    parser.add_argument("--subject_key", help="what tells subjects apart, as in train.json")
+    parser.add_argument("--merged_labels", help="entry of dataset.json that merges label codes")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="which methods, see comparison/methods.py")
+    parser.add_argument("--refine", type=int, default=0, help="also this bundle's match refined by so many steps")
+    parser.add_argument("--grid", choices=("own", "model"), default="own", help="what greedy and ANTs are given")
+    parser.add_argument("--config_file", nargs="+", default=[], help="overlays of inference.json, as settings.json")
+    given, rest = parser.parse_known_args(arguments)
+    ids = {}
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--") or not rest:
+            raise InputError(f"'{name}' is no option, or has no value: options are --id value")
+        ids[name[2:]] = as_fire_reads(rest.pop(0))
+    return given, ids
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """
+    Run the command.
+
+    Args:
+        arguments: its arguments, those of the process by default.
+    """
+    given, ids = parse(arguments)
+    torch.set_num_threads(1)
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read when ANTs is loaded
+    key = ConfigParser({"key": given.subject_key}).get_parsed_content("key")
+    scans = labelled_scans(given.data, key, given.subjects)
+    structures = described_structures(str(given.data), scans, given.merged_labels)
+    configs = [str(BUNDLE / "configs" / "inference.json"), *given.config_file]
+
+    def make(**options: Any) -> BundleMatch:
+        return BundleMatch(configs, {**ids, **options})
+
+    methods = make_methods(given.methods, make, given.refine, given.grid)
+    preparing = make(refine=0)
+    pairs = list_pairs_of(scans, given.pairs, given.seed)
+    given.out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "data": given.data.resolve().name,
+        "part": given.subjects,
+        "structures": len(structures["names"]),
+        "grid": given.grid,
+        "options": ids,
+        "refine": given.refine,
+        "processor": platform.processor() or platform.machine(),
+        "versions": {name: version for name in VERSIONS if (version := version_of(name))},
+    }
+    rows: list[Row] = []
+    for number, (first, second) in enumerate(pairs, start=1):
+        read = [read_scan_of(scans[index], structures["groups"]) for index in (first, second)]
+        ways = (preparing.prepare(read[0], read[1]), preparing.prepare(read[1], read[0]))
+        if number == 1:
+            preparing(ways[0])  # what PyTorch does once for all
+        found = []
+        for name, match in methods.items():
+            found += match_pair(name, match, ways, len(structures["names"]))
+            print(f"{number}/{len(pairs)} {name}: Dice {sum(row['dice'] for row in found[-2:]) / 2:.3f}", flush=True)
+        rows += found
+        write(rows, about, given.out)
+    print(markdown(summarise(rows)) + f"written to {given.out}", flush=True)
+
+
+def version_of(package: str) -> str | None:
+    """Of a package, None where it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    show_one_line()
+    main()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""This bundle's match as a user gets it: `inference.json`, its evaluator and its options, on scans read before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset
+from scripts.errors import InputError
+from scripts.matching import world_match
+from scripts.networks import GVSL
+from scripts.spatial import WorldMatch
+
+from .scans import Scan
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+
+
+@dataclass
+class Pair:
+    """
+    Two scans, read; and prepared for this bundle's network.
+
+    Args:
+        fixed: in its own grid.
+        moving: in its own grid.
+        batch: what the configuration's preprocessing makes of them.
+    """
+
+    fixed: Scan
+    moving: Scan
+    batch: dict[str, Any]
+
+    @property
+    def scans(self) -> tuple[Scan, Scan]:
+        """Fixed and moving."""
+        return self.fixed, self.moving
+
+
+class BundleMatch:
+    """
+    The evaluator of ``inference.json``, run on one batch at a time.
+
+    Args:
+        configs: configuration files, ``inference.json`` first.
+        options: ids that replace theirs, as on the command line.
+
+    Raises:
+        InputError: for an id that they do not have.
+    """
+
+    def __init__(self, configs: Sequence[str], options: Mapping[str, Any]) -> None:
+        self.parser = ConfigParser()
+        self.parser.read_config([str(path) for path in configs])
+        unknown = next((name for name in options if name.split("#")[0] not in self.parser), None)
+        if unknown is not None:
+            raise InputError(f"--{unknown} is no id of {configs[0]}")
+        self.found: list[dict[str, Any]] = []
+        self.parser.update({"bundle_root": str(BUNDLE), "handlers": [], **options})
+        self.parser.update({"pair_list": [{}], "postprocessing": self._keep})
+        self.network: GVSL = self.parser.get_parsed_content("network")
+        if self.parser.get_parsed_content("load_pretrain"):
+            self.parser.get_parsed_content("checkpointloader")()
+        self.evaluator = self.parser.get_parsed_content("evaluator")
+
+    def _keep(self, data: dict[str, Any]) -> dict[str, Any]:
+        self.found = [data]
+        return data
+
+    def prepare(self, fixed: Scan, moving: Scan) -> Pair:
+        """Read and prepare two scans."""
+        files = [{"image": fixed.path, "moving": moving.path}]
+        (batch,) = DataLoader(Dataset(files, self.parser.get_parsed_content("preprocessing")), batch_size=1)
+        return Pair(fixed, moving, batch)
+
+    def match(self, pair: Pair) -> dict[str, Any]:
+        """The batch with ``pred``, see :class:`~scripts.matching.MatchingInferer`."""
+        self.evaluator.data_loader = [pair.batch]
+        self.evaluator.run()
+        return self.found[0]
+
+    def __call__(self, pair: Pair) -> torch.Tensor:
+        """The match, at the fixed scan's own voxels: ``(3, D, H, W)`` in millimetres RAS."""
+        return world_match(self.match(pair)).displacement(pair.fixed.affine, pair.fixed.image.shape[1:])
+
+    def affine(self, pair: Pair) -> torch.Tensor:
+        """The affine part alone; the seconds are those of the whole match."""
+        match = world_match(self.match(pair))
+        flat = torch.zeros_like(match.local_displacement)
+        alone = WorldMatch(match.affine, flat, match.fixed_affine, match.moving_affine)
+        return alone.displacement(pair.fixed.affine, pair.fixed.image.shape[1:])

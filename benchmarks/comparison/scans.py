@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which labelled scans are matched: those of a part of the subjects, in pairs of different ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from scripts.data import LoadScand, find_scans, split_subjects
+from scripts.errors import InputError
+from scripts.evaluation import list_distinct_pairs, number_structures
+
+PARTS = ("all", "choosing", "held_back")
+HELD_BACK = 0.2
+"""The share of the subjects that ``train.json`` holds back with seed 0."""
+
+
+@dataclass
+class Scan:
+    """
+    A labelled scan in its own grid.
+
+    Args:
+        path: of its file.
+        image: ``(1, D, H, W)``, float32.
+        label: ``(1, D, H, W)``, numbers of the structures from 1, 0 elsewhere.
+        affine: ``(4, 4)``, voxels to millimetres RAS, float64.
+    """
+
+    path: str
+    image: torch.Tensor
+    label: torch.Tensor
+    affine: torch.Tensor
+
+
+def labelled_scans(folder: Path, subject_key: Any, part: str) -> list[dict[str, Any]]:
+    """
+    The labelled scans of a part of a folder's subjects.
+
+    Args:
+        folder: with a dataset.json.
+        subject_key: see :func:`~scripts.data.find_scans`.
+        part: "all"; "held_back", the fifth that a training with seed 0 holds back; "choosing", the last fifth in the
+            order of the files' names without these, on which choices were made.
+
+    Raises:
+        InputError: for fewer than two subjects.
+    """
+    scans = [scan for scan in find_scans(str(folder), subject_key) if "label" in scan]
+    held_back = {scan["subject"] for scan in split_subjects(scans, HELD_BACK, seed=0)[1]} if part != "all" else set()
+    subjects = list(dict.fromkeys(scan["subject"] for scan in sorted(scans, key=lambda scan: scan["image"])))
+    last = set(subjects[int((1 - HELD_BACK) * len(subjects)) :]) - held_back
+    chosen = {"all": set(subjects), "held_back": held_back, "choosing": last}[part]
+    if len(chosen) < 2:
+        raise InputError(f"{folder} has {len(chosen)} subject(s) with label maps in the part '{part}': two are needed")
+    return [scan for scan in scans if scan["subject"] in chosen]
+
+
+def list_pairs_of(scans: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[tuple[int, int]]:
+    """
+    Pairs of different subjects, each of which is matched both ways.
+
+    Args:
+        scans: with ``subject``.
+        count: pairs.
+        seed: of the choice.
+
+    Returns:
+        indices of the two scans of each; fewer than ``count`` where there are no more.
+    """
+    return list(dict.fromkeys((min(pair), max(pair)) for pair in list_distinct_pairs(scans, count, seed)))
+
+
+def read_scan_of(scan: Mapping[str, Any], groups: Sequence[Sequence[int]]) -> Scan:
+    """
+    Read a scan and its label map.
+
+    Args:
+        scan: with ``image`` and ``label``.
+        groups: for each structure the label codes that make it up.
+    """
+    loaded = LoadScand(["image", "label"])({key: scan[key] for key in ("image", "label")})
+    image, label = loaded["image"], loaded["label"]
+    numbers = number_structures(torch.as_tensor(label), groups)
+    affine = torch.as_tensor(image.affine).double()
+    return Scan(str(scan["image"]), torch.as_tensor(image).float(), numbers.float(), affine)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The comparison with other registrations: scores of fields that are known, which subjects, a whole run, mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import compare
+import numpy as np
+import pytest
+import torch
+from comparison.scans import Scan, labelled_scans, list_pairs_of
+from comparison.scoring import inverse_consistency, on_own_grid, score
+from comparison.tables import markdown, summarise
+from scripts.data import split_subjects
+from scripts.errors import InputError
+from scripts.spatial import transform_points, voxel_grid
+from support import write_nifti
+
+FIXED = torch.tensor([[0.0, -2.0, 0.0, 30.0], [1.5, 0.0, 0.0, -4.0], [0.0, 0.0, 2.0, 1.0], [0, 0, 0, 1]]).double()
+MOVING = torch.diag(torch.tensor([1.5, 2.0, 2.0, 1.0])).double()
+SIZE = (16, 14, 12)
+TURN = torch.tensor([[0.95, -0.2, 0.0, 4.0], [0.2, 0.95, 0.1, -3.0], [0.0, -0.1, 1.0, 2.0], [0, 0, 0, 1]]).double()
+"""Fixed to moving, in millimetres."""
+
+
+def places(affine, size=SIZE):
+    return transform_points(affine, voxel_grid(size, torch.zeros(1).double()))
+
+
+def field_of(matrix, affine, size=SIZE):
+    return transform_points(matrix, places(affine, size)) - places(affine, size)
+
+
+def scan(affine, inside):
+    """A scan with one structure: the points of its space for which it says so."""
+    label = inside(places(affine)).float()[None]
+    return Scan("scan.nii.gz", label, label, affine)
+
+
+def ball(points):
+    return (points - torch.tensor([9.0, 12.0, 10.0]).reshape(3, 1, 1, 1)).norm(dim=0) < 6
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A ball in the moving scan, and where the map has it in the fixed one, on a turned grid."""
+    return scan(FIXED, lambda points: ball(transform_points(TURN, points))), scan(MOVING, ball)
+
+
+def test_a_true_map_carries_labels_and_comes_back(pair):
+    there, back = field_of(TURN, FIXED), field_of(torch.linalg.inv(TURN), MOVING)
+    found = score(there, *pair, 1)
+    assert found["dice"] > 0.9
+    assert found["dice"] > score(torch.zeros_like(there), *pair, 1)["dice"] + 0.1
+    assert found["hd95"] <= 2.5  # a voxel is 2 mm long
+    assert found["folded"] == 0
+    assert found["log_jacobian_std"] == pytest.approx(0, abs=1e-6)
+    assert inverse_consistency(there, back, *pair) == pytest.approx(0, abs=1e-3)
+    shift = torch.tensor([0.0, 3.0, 4.0]).reshape(3, 1, 1, 1)
+    assert inverse_consistency(there, back + shift, *pair) == pytest.approx(5, abs=1e-3)
+
+
+def test_folds_are_counted(pair):
+    mirrored = field_of(torch.diag(torch.tensor([-1.0, 1, 1, 1])).double(), FIXED)
+    assert score(mirrored, *pair, 1)["folded"] == 100
+
+
+def test_a_field_of_another_grid_goes_on_as_its_affine_part(pair):
+    grid = torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0])).double()
+    grid[:3, 3] = torch.tensor([10.0, -3.0, 3.0])
+    moved = on_own_grid(field_of(TURN, grid, (5, 5, 4)), grid, TURN, pair[0])
+    assert torch.allclose(moved.double(), field_of(TURN, FIXED), atol=1e-3)
+
+
+def test_a_failed_match_counts_as_nothing_found():
+    row = {"method": "m", "voxels": 10, "cpu_seconds": 2.0, "failed": 0, "dice": 0.8, "hd95": 1.0}
+    found = summarise([row, {**row, "dice": 0.0, "hd95": np.nan, "failed": 1}])
+    assert found["m"]["dice"] == pytest.approx(0.4)
+    assert found["m"]["hd95"] == 1
+    assert found["m"]["voxels_per_second"] == 5
+    columns = ("folded", "log_jacobian_std", "inverse_consistency")
+    table = markdown({"m": {**found["m"], **dict.fromkeys(columns, np.nan)}})
+    assert "failed" in table
+    assert "folded" not in table  # nothing is known of it
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A folder of ten subjects, a bright box each, somewhere else."""
+    folder = tmp_path_factory.mktemp("labelled")
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        label = np.zeros((18, 16, 14), np.uint8)
+        x, y, z = generator.integers(3, 6, 3)
+        label[x : x + 8, y : y + 7, z : z + 5] = 1
+        image = label * 100 + generator.normal(size=label.shape)
+        for kind, volume in (("images", image.astype(np.float32)), ("labels", label)):
+            write_nifti(folder / f"{kind}Tr" / f"s{number}.nii.gz", volume, np.diag([2.0, 2.0, 2.0, 1.0]))
+    training = [{"image": f"imagesTr/s{n}.nii.gz", "label": f"labelsTr/s{n}.nii.gz"} for n in range(10)]
+    content = {"labels": {"0": "background", "1": "box"}, "training": training}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_parts_of_the_subjects_do_not_overlap(labelled):
+    parts = {part: {scan["subject"] for scan in labelled_scans(labelled, None, part)} for part in ("all", "held_back")}
+    assert len(parts["all"]) == 10
+    assert parts["held_back"] == {s["subject"] for s in split_subjects(labelled_scans(labelled, None, "all"), 0.2)[1]}
+    last = {"imagesTr/s8.nii.gz", "imagesTr/s9.nii.gz"} - parts["held_back"]
+    if len(last) == 2:
+        assert {scan["subject"] for scan in labelled_scans(labelled, None, "choosing")} == last
+    else:
+        with pytest.raises(InputError, match="two are needed"):
+            labelled_scans(labelled, None, "choosing")
+
+
+def test_pairs_are_of_two_subjects_and_none_comes_twice(labelled):
+    scans = labelled_scans(labelled, None, "all")
+    pairs = list_pairs_of(scans, 1000, 0)
+    assert len(pairs) == len(set(pairs)) == 45
+    assert list_pairs_of(scans, 6, 0) == list_pairs_of(scans, 6, 0)
+    assert all(scans[first]["subject"] != scans[second]["subject"] for first, second in pairs)
+
+
+SMALL = {"pixdim": "[2,2,2]", "spatial_size": "[16,16,16]", "features": "[4,8,16]", "load_pretrain": "False"}
+
+
+def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
+    """An untrained network; greedy and the others are not in the environment of the tests."""
+    given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    methods = ["before", "ours_affine", "ours", "greedy", "ants", "convexadam_mind"]
+    compare.main(
+        [
+            "--data",
+            str(labelled),
+            "--out",
+            str(tmp_path),
+            "--pairs",
+            "2",
+            "--refine",
+            "3",
+            "--methods",
+            *methods,
+            *given,
+        ]
+    )
+    printed = capsys.readouterr().out
+    for name, package in (("greedy", "picsl_greedy"), ("ants", "ants"), ("convexadam_mind", "convexAdam")):
+        assert f"left out: {name}, which needs {package}" in printed
+    there = ["before", "ours_affine", "ours", "ours_refined"]
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == [name for name in there for _ in "ab"] * 2
+    assert (rows[0]["fixed"], rows[0]["moving"]) == (rows[1]["moving"], rows[1]["fixed"])
+    before = [float(row["dice"]) for row in rows if row["method"] == "before"]
+    assert before[0] == before[1]
+    assert 0.2 < before[0] < 1
+    assert all(0 <= float(row["dice"]) <= 1 and float(row["failed"]) == 0 for row in rows)
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(found["methods"]) == there
+    assert found["options"]["pixdim"] == [2, 2, 2]
+    for name in there:
+        assert f"| {name} | {found['methods'][name]['dice']:.3f} |" in (tmp_path / "comparison.md").read_text()
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "elastix"], "there is no method 'elastix'"),
+        (["--pixdimm", "[2,2,2]"], "--pixdimm is no id of"),
+        (["--pixdim"], "has no value"),
+    ],
+)
+def test_mistakes_are_named(labelled, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        compare.main(["--data", str(labelled), "--out", str(tmp_path), *options])
