@@ -51,6 +51,9 @@ def command_line() -> argparse.ArgumentParser:
         "--patch_size", type=int, nargs=3, help="segmentation, voxels (default: the median scan, at most 96^3)"
     )
     parser.add_argument("--spatial_size", type=int, nargs=3, help="classification, voxels of the whole scan")
+    parser.add_argument(
+        "--memory", type=float, help="GB that a training may take (default: patches of up to 96^3 voxels)"
+    )
     parser.add_argument("--intensity", choices=["percentiles", "window"], help="default: window for CT")
     parser.add_argument("--window", type=float, nargs=2, help="Hounsfield units (default: -1024 1024)")
     parser.add_argument("--features", type=int, nargs="+", help="channels of the backbone (default: the model's)")
@@ -146,7 +149,7 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 def _make(args: argparse.Namespace) -> None:
     """Make one bundle and show what was chosen, and why."""
     given = given_settings(args)
-    choices = choose(args.dataset, args.name, given)
+    choices = choose(args.dataset, args.name, given, args.memory)
     folder = args.out / args.name
     if args.describe:
         folder = DESCRIPTIONS / f"{args.name}.json"

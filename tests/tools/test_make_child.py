@@ -34,12 +34,23 @@ def test_a_modality_that_is_none_or_two_is_refused(named: str) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "message"),
-    [(None, "needs"), ({}, "needs"), ("MRI", "needs"), ({"0": "MRI", "1": "T2"}, r"names 2 channels \(MRI, T2\)")],
+    [
+        (None, "needs"),
+        ({}, "needs"),
+        ("MRI", "needs"),
+        ({"0": "MRI", "1": "CT"}, r"channels of CT and of MR \(MRI, CT\)"),
+        ({"0": "MRI", "1": "PET"}, "give it as CT or MRI"),
+    ],
 )
 @pytest.mark.parametrize("key", ["modality", "channel_names"])
-def test_one_channel_is_needed(key: str, channels: object, message: str) -> None:
+def test_channels_of_one_modality_are_needed(key: str, channels: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         modality({key: channels})
+
+
+def test_several_channels_of_one_modality() -> None:
+    assert modality({"modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}}) == "MR"
+    assert modality({"channel_names": {"0": "noncontrast CT", "1": "CTA"}}) == "CT"
 
 
 def test_a_description_of_nnunet() -> None:

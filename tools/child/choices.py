@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scripts.data import Fingerprint, describe_misfit, find_scans, size_for
+from scripts.data import Fingerprint, GridPlan, channel_names, describe_misfit, find_scans, size_for
 from scripts.errors import InputError
 
 from .description import modality, patient_classes, read_description, structures
 
-LARGEST = 96
-"""Edge of the cube whose voxels a patch has at most; voxels that an axis of a scan to classify has at most."""
 FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
 STEPS, SHORTEST_EPOCH = 2500, 50
@@ -29,7 +27,7 @@ VALIDATION_SHARE, VALIDATION_OVERLAP = 0.15, 0.25
 """What the template of train.json validates on, and how its windows overlap."""
 LISTS = ("training", "test", "numTraining", "numTest", "tensorImageSize", "release")
 """Entries of a dataset.json that say nothing of what a bundle is made of."""
-DERIVED = ("classes", "ignored_codes", "layout", "table", "features", "intensity", "window", "rotation")
+DERIVED = ("classes", "in_channels", "ignored_codes", "layout", "table", "features", "intensity", "window", "rotation")
 """Settings that follow from the description or from other settings."""
 
 
@@ -103,35 +101,36 @@ def _rounded(sizes: Any) -> list[float]:
     return [round(float(size), 2) if size >= 0.1 else float(f"{size:.2g}") for size in sizes]
 
 
-def _from_scans(fingerprint: Fingerprint, task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Voxel size, extent and course of the training, from the scans; and why."""
-    scans = fingerprint.scans
-    voxels, extent = np.median(fingerprint.spacings, 0), np.median(fingerprint.extents, 0)
+def _from_scans(
+    fingerprint: Fingerprint, task: str, given: Mapping[str, Any], memory: float | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Voxel size, extent and course of the training, from the scans, by the parent's plan; and why."""
+    scans, features = fingerprint.scans, given.get("features", FEATURES)
+    plan = GridPlan(fingerprint, memory, show=False)
+    voxels, extent = plan.voxel, plan.extent
     if task == "classification":
         length = max(SHORTEST_PASS, math.ceil(TRAINED_SHARE * len(scans) / BATCH))
-        pixdim = given.get("pixdim") or _rounded(np.maximum(voxels, extent / LARGEST))
-        why = f"median of {len(scans)} scans, coarsened until the whole scan has at most {LARGEST} voxels an axis"
-        settings = {"pixdim": pixdim, "spatial_size": size_for(extent, pixdim, LARGEST**3)}
+        pixdim = given.get("pixdim") or _rounded(plan.pixdim(features))
+        settings = {"pixdim": pixdim, "spatial_size": plan.spatial_size(pixdim, features)}
         settings |= {"epoch_length": length, "epochs": max(1, round(PASS_STEPS / length))}
         return settings, {
-            "pixdim": why,
-            "spatial_size": "the median scan as a whole, multiples of 8",
+            **plan.reasons,
             "epoch_length": f"as many scans as are trained on, {BATCH} a step",
             "epochs": f"{PASS_STEPS} steps",
         }
     pixdim = given.get("pixdim") or _rounded(voxels)
-    patch = given.get("patch_size") or size_for(extent, pixdim, LARGEST**3)
+    patch = given.get("patch_size") or plan.spatial_size(pixdim, features)
     length = epoch_length_for((extent / np.array(pixdim)).tolist(), patch, len(scans))
     settings = {"pixdim": pixdim, "patch_size": patch, "epoch_length": length, "epochs": max(1, round(STEPS / length))}
     return settings, {
         "pixdim": f"median of {len(scans)} scans",
-        "patch_size": f"the median scan, multiples of 8, at most {LARGEST} x {LARGEST} x {LARGEST} voxels in all",
+        "patch_size": plan.reasons.get("spatial_size", ""),
         "epoch_length": "validation takes no more than a fifth of the time",
         "epochs": f"{STEPS} steps",
     }
 
 
-def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
+def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | None = None) -> Choices:
     """
     Derive the settings of a child bundle.
 
@@ -140,6 +139,7 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
             ``settings`` say what cannot be derived then.
         name: of the bundle.
         given: settings the user insists on, by config id.
+        memory: budget of a training, GB, see :class:`~scripts.data.GridPlan`; None for its default.
 
     Raises:
         InputError: for a folder, a description or scans that cannot be used.
@@ -157,9 +157,17 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
         "window": "Hounsfield units, used with intensity 'window'",
     }
     settings |= {"intensity": "window" if kind == "CT" else "percentiles", "window": [-1024, 1024]}
+    channels = channel_names(description)
     if task == "segmentation":
+        settings["in_channels"] = len(channels)
+        reasons["in_channels"] = ", ".join(channels.values())
         settings["classes"], settings["ignored_codes"] = structures(description)
     else:
+        if len(channels) > 1:
+            raise InputError(
+                f"dataset.json names {len(channels)} channels ({', '.join(channels.values())}): a classification reads "
+                "one; make it from a folder with one of them, whose dataset.json names that"
+            )
         table = given.get("table") or description.get("table")
         settings["table"], settings["classes"] = patient_classes(description, table, dataset)
     if dataset.suffix == ".json":
@@ -167,9 +175,11 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any]) -> Choices:
         if missing:
             raise InputError(f'{dataset} describes data that are elsewhere: its "settings" lack {", ".join(missing)}')
     else:
-        scans = find_scans(str(dataset), min_subjects=1)  # refuses a dataset.json that is not valid
+        scans = find_scans(
+            str(dataset), min_subjects=1, channels=len(channels)
+        )  # refuses a dataset.json that is not valid
         fingerprint = Fingerprint([{"image": scan["image"]} for scan in scans])
-        measured, why = _from_scans(fingerprint, task, {**stated, **given})
+        measured, why = _from_scans(fingerprint, task, {**stated, **given}, memory)
         settings, reasons = {**settings, **measured}, {**reasons, **why}
         seen = {**settings, **stated, **given}
         windows = task == "segmentation"  # they go over the whole scan, however small

@@ -38,28 +38,33 @@ def read_description(dataset: Path) -> dict[str, Any]:
 
 def modality(description: Mapping[str, Any]) -> str:
     """
-    CT or MR, from the first channel of dataset.json.
+    CT or MR, from the channels of dataset.json.
 
     Raises:
-        InputError: when it names neither, or both.
+        InputError: when they name neither, or both.
     """
     channels = channel_names(description)
-    if len(channels) > 1:
-        raise InputError(
-            f"dataset.json names {len(channels)} channels ({', '.join(channels.values())}): a child bundle reads one; "
-            "make it from a folder with one of them, whose dataset.json names that"
-        )
     if not channels:
         raise InputError(
-            'dataset.json needs "modality" (Decathlon) or "channel_names" (nnU-Net) with one channel, such as '
-            '{"0": "MRI"}'
+            'dataset.json needs "modality" (Decathlon) or "channel_names" (nnU-Net), such as {"0": "MRI"}, or '
+            '{"0": "FLAIR", "1": "T1w"} for images of several channels'
         )
-    (named,) = channels.values()
-    words = named.upper().replace("_", " ")
-    found = [kind for kind, pattern in {"CT": CT, "MR": MR}.items() if pattern.search(words)]
-    if len(found) != 1:
-        raise InputError(f"dataset.json names the modality '{named}': give it as CT or MRI")
-    return found[0]
+    kinds = {name: _kinds(name) for name in channels.values()}
+    found = {kind for own in kinds.values() for kind in own}
+    unknown = next((name for name, own in kinds.items() if len(own) != 1), None)
+    if unknown is not None:
+        raise InputError(f"dataset.json names the modality '{unknown}': give it as CT or MRI")
+    if len(found) > 1:
+        raise InputError(
+            f"dataset.json names channels of CT and of MR ({', '.join(kinds)}), each with its own scale: make "
+            "the child from channels of one of them"
+        )
+    return found.pop()
+
+
+def _kinds(name: str) -> list[str]:
+    words = name.upper().replace("_", " ")
+    return [kind for kind, pattern in {"CT": CT, "MR": MR}.items() if pattern.search(words)]
 
 
 def structures(description: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from scripts.data import channel_names
+
 from .choices import Choices
 
 HERE = Path(__file__).parent
@@ -27,6 +29,9 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
     parent = json.loads(PARENT.read_text(encoding="utf-8"))
     names = [entry["name"] for entry in choices.settings["classes"]]
     segmentation = choices.task == "segmentation"
+    images = list(channel_names(choices.description).values())
+    images = images if len(images) > 1 else ["image"]
+    kind = "single-channel" if len(images) == 1 else f"{len(images)}-channel"
     channels = ["background", *names] if segmentation else names
     origin = "fine-tuned" if card.get("trained") else "not yet fine-tuned: the weights are its start"
     output = (
@@ -44,7 +49,7 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
         "copyright": parent["copyright"],
         "data_source": str(choices.description.get("reference", "see docs/data_license.txt")),
         "data_type": "nibabel",
-        "image_classes": f"single-channel {choices.modality} scan, intensities scaled to 0..1",
+        "image_classes": f"{kind} {choices.modality} scan, intensities scaled to 0..1",
         "label_classes": f"single channel, {len(names)} {'structures' if segmentation else 'classes of patients'}",
         "pred_classes": f"{len(channels)} channels: {', '.join(channels)}",
         "eval_metrics": _numbers(list(card["results"].values())[-1]) if card.get("trained") else {},
@@ -56,12 +61,12 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
                     "type": "image",
                     "format": "magnitude",
                     "modality": choices.modality,
-                    "num_channels": 1,
+                    "num_channels": len(images),
                     "spatial_shape": choices.size,
                     "dtype": "float32",
                     "value_range": [0, 1],
                     "is_patch_data": segmentation,
-                    "channel_def": {"0": "image"},
+                    "channel_def": {str(n): name for n, name in enumerate(images)},
                 }
             },
             "outputs": {

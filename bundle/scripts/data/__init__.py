@@ -2,6 +2,7 @@
 """Finding, reading and splitting scans, caches, pairs and samplers."""
 
 from .cache import DiskCache, blame_file, cached_dataset, prepared
+from .channels import channel_files, is_further_channel
 from .cohorts import by_cohort, find_cohorts, split_subjects
 from .dataset_json import channel_names, is_nnunet, label_names, listed_images, read_json
 from .dicom_series import file_stamp, series_paths
@@ -41,6 +42,7 @@ __all__ = [
     "blame_file",
     "by_cohort",
     "cached_dataset",
+    "channel_files",
     "channel_names",
     "check_case",
     "check_label",
@@ -55,6 +57,7 @@ __all__ = [
     "fingerprints",
     "geometry_of",
     "inspect_scan",
+    "is_further_channel",
     "is_nnunet",
     "label_names",
     "label_type",

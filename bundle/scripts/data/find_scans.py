@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..errors import InputError, refuse_or_leave_out
 from .bids import bids_images, is_bids, usual_suffix
+from .channels import is_further_channel
 from .dataset_json import first_channel, listed_images
 from .dicom_series import file_stamp
 from .folder_layouts import laid_out_images
@@ -49,7 +50,7 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
 
 
 def _check_all(
-    paths: Sequence[str], spatial_dims: int, min_size: int, record: Path | None, workers: int
+    paths: Sequence[str], spatial_dims: int, min_size: int, record: Path | None, workers: int, channels: int = 1
 ) -> dict[str, ScanCheck]:
     """Checks by path. What was found good is remembered in ``record`` by path, size and time of change."""
     known: dict[str, Any] = {}
@@ -58,7 +59,7 @@ def _check_all(
             known = json.loads(record.read_text(encoding="utf-8"))
 
     def stamp(path: str) -> list[int]:
-        return [*file_stamp(path), spatial_dims, min_size]
+        return [*file_stamp(path), spatial_dims, min_size, *([channels] if channels > 1 else [])]
 
     stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
     checks = {
@@ -70,7 +71,7 @@ def _check_all(
     }
     unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda path: inspect_scan(path, spatial_dims, min_size), unknown)
+        results = pool.map(lambda path: inspect_scan(path, spatial_dims, min_size, channels=channels), unknown)
         checks |= zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True)
     if record is not None:
         good = {
@@ -118,6 +119,7 @@ def survey(
     label_maps: bool = False,
     kind: str | None = None,
     has_options: bool = True,
+    channels: int = 1,
 ) -> Survey:
     """
     Everything of a folder that may be a scan, checked; see :func:`find_scans`.
@@ -143,6 +145,8 @@ def survey(
     else:
         walked = True
         items, left_out = walk(folder, min_size)
+    if channels > 1:
+        items = [item for item in items if not is_further_channel(item["image"])]
     if not items:
         raise InputError(
             f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for"
@@ -153,7 +157,7 @@ def survey(
         items, others = take_kind(items, kind, folder, usual)
         left_out += others
     record = Path(cache_dir) / "checked_scans.json" if cache_dir else None
-    checks = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers)
+    checks = _check_all([item["image"] for item in items], spatial_dims, min_size, record, workers, channels)
     if walked and not label_maps:
         items, maps = _without_label_maps(items, checks)
         left_out += maps
@@ -224,7 +228,8 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
             label by design, as the layout says; ``label_maps``, take label maps for scans too; ``kind`` of scan to
             take, see :func:`~scripts.data.kinds.take_kind`: None takes the most frequent suffix of BIDS, the first
             channel of nnU-Net's, and all kinds of other folders; ``has_options``, whether the configuration has a
-            setting label_maps, which is then advised.
+            setting label_maps, which is then advised; ``channels``, of each image, in its file
+            or in files beside it, see :func:`~scripts.data.channel_files`.
 
     Returns:
         dictionaries with ``image`` (path), ``subject``, ``kind`` ("" where nothing tells) and ``label`` (path) where

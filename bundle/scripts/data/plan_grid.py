@@ -53,7 +53,7 @@ class GridPlan:
     Args:
         fingerprint: of the scans.
         memory: budget of a training, GB; None for a crop of up to 96 x 96 x 96 voxels, the shipped channels, one pair.
-        show: print each choice with its reason.
+        show: print each choice with its reason, which ``reasons`` keeps too.
 
     Raises:
         InputError: for a budget that is too small.
@@ -64,6 +64,7 @@ class GridPlan:
             check_numbers({"memory": memory}, lowest=1)
         self.fingerprint, self.memory, self.show = fingerprint, memory, show
         self.voxel, self.extent = np.median(fingerprint.spacings, 0), np.median(fingerprint.extents, 0)
+        self.reasons: dict[str, str] = {}
         self.scans = f"{len(fingerprint.scans)} scans, median"
 
     def most_voxels(self, features: Sequence[int]) -> int:
@@ -124,6 +125,7 @@ class GridPlan:
         return self._chosen("window", [float(n) for n in ends], "median percentiles 0.5 and 99.5 of the scans")
 
     def _chosen(self, name: str, value: Any, why: str) -> Any:
+        self.reasons[name] = why
         if self.show:
             print(f"planned {name:13} {value}   ({why})", flush=True)
         return value

@@ -11,12 +11,14 @@ from typing import Any
 import itk
 import nibabel as nib
 import numpy as np
+import torch
 from monai.config import DtypeLike, KeysCollection
 from monai.data.image_reader import ImageReader
 from monai.transforms import LoadImage, LoadImaged, MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, ensure_tuple
 
 from ..errors import InputError
+from .channels import channel_files
 from .dicom_series import find_series
 from .dicom_stack import read_pixels, stack
 from .geometry import ScanGeometry, UnusableScan, check_affine, voxel_size
@@ -166,6 +168,7 @@ class LoadScand(LoadImaged):
         allow_missing_keys: skip keys that are not there.
         dtype: of the values; None keeps the file's.
         label_keys: of label maps among the keys, whose codes stay the whole numbers they are, however large.
+        channels: of the images, in their files or in files beside them, see :func:`~scripts.data.channel_files`.
     """
 
     def __init__(
@@ -176,12 +179,13 @@ class LoadScand(LoadImaged):
         allow_missing_keys: bool = False,
         dtype: DtypeLike = np.float32,
         label_keys: Sequence[str] = ("label",),
+        channels: int = 1,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         self._loader, self.dtype, self.label_keys = LoadScan(None), dtype, label_keys
         self.meta_keys, self.meta_key_postfix = (None,) * len(self.keys), ("meta_dict",) * len(self.keys)
         self.overwriting = False
-        self.pixdim, self.max_voxels = pixdim, max_voxels
+        self.pixdim, self.max_voxels, self.channels = pixdim, max_voxels, channels
 
     def __call__(self, data: Mapping[str, Any], reader: ImageReader | None = None) -> dict[str, Any]:
         """
@@ -206,8 +210,23 @@ class LoadScand(LoadImaged):
                 raise InputError(f"{data[key]} {error}") from error
         loaded = super().__call__(data, reader)
         for key in self.key_iterator(loaded):
+            if self.channels > 1 and key not in self.label_keys:
+                loaded[key] = self._all_channels(loaded[key], str(data[key]))
             loaded[key] = self._typed(key, loaded[key], data[key])
         return loaded
+
+    def _all_channels(self, image: Any, path: str) -> Any:
+        """An image with the channels of the files beside its own."""
+        further = [self._loader(file) for file in channel_files(path, self.channels)[1:] if Path(file).exists()]
+        if any(part.shape != image.shape for part in further):
+            raise InputError(f"{path} and the further channels beside it are of different sizes: resample them")
+        both = torch.cat([image, *further]) if further else image
+        if len(both) != self.channels:
+            raise InputError(
+                f"{path} has {len(both)} of {self.channels} channels: store all in it, or a file each: case_0000, "
+                "case_0001 and so on"
+            )
+        return both
 
     def _typed(self, key: str, values: Any, path: Any) -> Any:
         """The values in the type asked for; label codes as float64, which PyTorch resamples and which is exact."""

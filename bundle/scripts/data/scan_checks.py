@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..transforms.intensity import looks_like_ct
+from .channels import channel_files
 from .dicom_series import is_series
-from .geometry import ScanGeometry, UnusableScan, voxel_size
+from .geometry import ScanGeometry, UnusableScan, same_place, voxel_size
 from .label_maps import is_label_map
 from .reading import read_scan
 
@@ -46,7 +47,9 @@ def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bo
     return inspect_scan(path, spatial_dims, min_size, constant).problem
 
 
-def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> ScanCheck:
+def inspect_scan(
+    path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False, channels: int = 1
+) -> ScanCheck:
     """
     Read a scan and say what makes it unusable.
 
@@ -55,6 +58,7 @@ def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: 
         spatial_dims: 2 or 3.
         min_size: voxels that each axis must have.
         constant: accept an image that is the same everywhere (an empty label map).
+        channels: that it must have: in its file, or in files beside it, see :func:`~scripts.data.channel_files`.
 
     Returns:
         what was found.
@@ -69,7 +73,10 @@ def inspect_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: 
         reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
         return ScanCheck(f"cannot be read ({reason}); it is damaged or of another format: copy it anew")
     spacing = tuple(round(float(value), 6) for value in voxel_size(geometry.affine)[: len(geometry.size)])
-    problem = _problem(image, geometry, spatial_dims, min_size, constant)
+    files = channel_files(path, channels)
+    problem = _problem(image, geometry, spatial_dims, min_size, constant, channels // len(files))
+    for further in files[1:]:
+        problem = problem or _further_problem(further, geometry)
     return ScanCheck(problem, geometry.notes, geometry.size, spacing, is_label_map(image, path), _is_ct(image))
 
 
@@ -79,11 +86,26 @@ def _is_ct(image: np.ndarray) -> bool:
     return measured.size > sample.size / 4 and looks_like_ct(measured)
 
 
-def _problem(image: np.ndarray, geometry: ScanGeometry, spatial_dims: int, min_size: int, constant: bool) -> str | None:
+def _further_problem(path: str, first: ScanGeometry) -> str | None:
+    """What makes the file of a further channel unusable."""
+    found = inspect_scan(path, constant=True)
+    if found.problem:
+        return f"has a further channel {path}, which {found.problem}"
+    geometry = read_scan(path)[0]
+    if geometry.size != first.size or not same_place(geometry.affine, first.affine, first.size):
+        return f"and its further channel {path} lie in different places: resample them to one grid"
+    return None
+
+
+def _problem(
+    image: np.ndarray, geometry: ScanGeometry, spatial_dims: int, min_size: int, constant: bool, wanted: int
+) -> str | None:
     size = geometry.size
     channels = int(np.prod(image.shape[len(size) :]))
-    if channels != 1:
-        return f"holds {channels} volumes or colours; store one scan a file"
+    if channels != wanted:
+        if wanted == 1:
+            return f"holds {channels} volumes or colours; store one scan a file"
+        return f"holds {channels} of {wanted} channels; store all in it, or a file each: case_0000, case_0001 and so on"
     if len(size) != spatial_dims or min(size) < min_size:
         shown = " x ".join(str(n) for n in image.shape)
         return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"

@@ -24,6 +24,7 @@ def labelled_cases(
     layout: Mapping[str, Any] | None = None,
     dry_run: bool = False,
     kind: str | None = None,
+    channels: int = 1,
 ) -> list[dict[str, Any]]:
     """
     The cases of a data set whose image and label can be used.
@@ -39,6 +40,7 @@ def labelled_cases(
             design are left out.
         dry_run: list the scans and what was left out, and end the program.
         kind: of scan to take, see :func:`~scripts.data.find_scans`.
+        channels: of each image, see :func:`~scripts.data.find_scans`.
 
     Returns:
         dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
@@ -58,6 +60,7 @@ def labelled_cases(
         kind=kind,
         labelled=True,
         has_options=False,
+        channels=channels,
     )
     labelled = [case for case in cases if "label" in case or "missing_label" in case]
     if 0 < len(labelled) < len(cases):
@@ -83,6 +86,7 @@ def images_to_predict(
     output_dir: str | None = None,
     dry_run: bool = False,
     kind: str | None = None,
+    channels: int = 1,
 ) -> list[dict[str, str]]:
     """
     What to predict on.
@@ -95,6 +99,7 @@ def images_to_predict(
         output_dir: where a file is written for each; None for no such files.
         dry_run: list the scans and what was left out, and end the program.
         kind: of scan to take, see :func:`~scripts.data.find_scans`.
+        channels: of each image, see :func:`~scripts.data.find_scans`.
 
     Returns:
         dictionaries with ``image``.
@@ -104,11 +109,11 @@ def images_to_predict(
             :func:`~scripts.data.record_results`.
     """
     if not image:
-        options = {"min_subjects": 1, "layout": layout, "kind": kind, "has_options": False}
+        options = {"min_subjects": 1, "layout": layout, "kind": kind, "has_options": False, "channels": channels}
         paths = [scan["image"] for scan in find_scans(dataset_dir, None, dry_run, **options)]
     else:
         paths = list(dict.fromkeys([image] if isinstance(image, str) else image))
-        checks = {path: inspect_scan(path) for path in paths}
+        checks = {path: inspect_scan(path, channels=channels) for path in paths}
         for path, check in checks.items():
             if check.problem:
                 problem = check.problem if scan_exists(path) else "does not exist: pass --image <scan>"

@@ -11,6 +11,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentiles, Transform
+from monai.transforms.utils_pytorch_numpy_unification import concatenate
 
 from ..errors import InputError, check_numbers
 from .padding import measured_percentiles
@@ -102,14 +103,18 @@ class ScaleByPercentilesd(MapTransform):
             data: images ``(C, D, H, W)``.
 
         Returns:
-            the same, scaled.
+            the same, scaled channel by channel.
         """
         found = dict(data)
         for key in self.key_iterator(found):  # type: ignore[arg-type]
-            self._advise(found[key])
-            lower, upper = measured_percentiles(found[key], *self.percentiles)
-            scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
-            found[key] = scale(found[key])
+            image = found[key]
+            self._advise(image)
+            scaled = []
+            for channel in range(len(image)):
+                lower, upper = measured_percentiles(image, *self.percentiles, channel)
+                scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
+                scaled.append(scale(image[channel : channel + 1]))
+            found[key] = scaled[0] if len(scaled) == 1 else concatenate(scaled, axis=0)
         return found
 
     def _advise(self, image: Any) -> None:

@@ -20,7 +20,7 @@ neighbours and are none.
 """
 
 KEY = "padding"
-"""Of an image's meta data: shares of padding below and above what was measured, which is filled."""
+"""Of an image's meta data: by channel the shares of padding below and above what was measured, which is filled."""
 
 
 def find_padding(image: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
@@ -74,35 +74,37 @@ class FillPaddingd(MapTransform):
         found = dict(data)
         for key in self.key_iterator(found):  # type: ignore[arg-type]
             image = found[key]
-            ends = find_padding(np.asarray(image))
-            if not any(ends):
+            ends = [find_padding(np.asarray(image[number : number + 1])) for number in range(len(image))]
+            if not any(map(any, ends)):
                 continue
             filled = image.clone() if isinstance(image, torch.Tensor) else image.copy()
-            for end in ends:
-                if end:
-                    filled[filled == end["value"]] = end["nearest"]
+            for channel, both in zip(filled, ends, strict=True):
+                for end in filter(None, both):
+                    channel[channel == end["value"]] = end["nearest"]
             if isinstance(filled, MetaTensor):
-                filled.meta[KEY] = [end.get("share", 0.0) for end in ends]
+                filled.meta[KEY] = [[end.get("share", 0.0) for end in both] for both in ends]
             found[key] = filled
         return found
 
 
-def measured_percentiles(image: Any, lower: float, upper: float) -> tuple[float, float]:
+def measured_percentiles(image: Any, lower: float, upper: float, channel: int = 0) -> tuple[float, float]:
     """
-    The percentiles of all voxels that are those of the measured ones.
+    The percentiles of all voxels of a channel that are those of the measured ones.
 
     Args:
         image: ``(C, D, H, W)``; its padding was filled, or is found now.
         lower: percentile of the measured voxels.
         upper: another one.
+        channel: number of the channel.
 
     Returns:
         the same two without padding.
     """
     shares = image.meta.get(KEY) if isinstance(image, MetaTensor) else None
     if shares is None:
-        shares = [end.get("share", 0.0) for end in find_padding(np.asarray(image))]
-    below, above = (float(share) for share in shares)
+        ends = find_padding(np.asarray(image[channel : channel + 1]))
+        shares = {channel: [end.get("share", 0.0) for end in ends]}
+    below, above = (float(share) for share in shares[channel])
     if not below and not above:
         return lower, upper
     measured = 1 - below - above
