@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import gvsl
 import pytest
+import torch
 
 CONFIGS = gvsl.BUNDLE.as_posix() + "/configs"
 RUN = ["-m", "monai.bundle", "run", "--bundle_root", str(gvsl.BUNDLE), "--config_file"]
@@ -96,6 +99,18 @@ def test_mistakes_get_one_line(given: list[str], capsys: pytest.CaptureFixture[s
     assert error.count("\n") == 1
 
 
+def test_what_loading_processes_are_given_can_be_sent(cohort: Path, tmp_path: Path, workflow: Callable) -> None:
+    """Windows and macOS start them anew ("spawn"): nothing that they need may live in this process alone."""
+    made = workflow(cohort, tmp_path)
+    made.initialize()
+    for part in ("train#dataset", "train#sampler", "validate#dataset"):
+        given = made.parser.get_parsed_content(part)
+        sent = pickle.loads(pickle.dumps(given))
+        if part == "train#dataset":
+            assert torch.equal(sent[5]["image"], given[5]["image"])
+        assert len(sent) == len(given)
+
+
 def test_training_needs_nothing_that_windows_lacks(
     cohort: Path, tmp_path: Path, pretrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,5 +125,7 @@ def test_training_needs_nothing_that_windows_lacks(
             monkeypatch.delattr(module, name, raising=False)
     for name in ("link", "symlink"):
         monkeypatch.setattr(os, name, refuse)
+    for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert len(pretrain(cohort, tmp_path, epochs=1, cache_dir=str(tmp_path / "cache"))) == 1
     assert (tmp_path / "checkpoint_0001.pt").is_file()

@@ -111,7 +111,7 @@ class ScaleByPercentilesd(MapTransform):
             self._advise(image)
             scaled = []
             for channel in range(len(image)):
-                lower, upper = measured_percentiles(image, *self.percentiles, channel)
+                lower, upper = measured_percentiles(image, *self.percentiles[:2], channel=channel)
                 scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
                 scaled.append(scale(image[channel : channel + 1]))
             found[key] = scaled[0] if len(scaled) == 1 else concatenate(scaled, axis=0)
