@@ -2,6 +2,7 @@
 """What one does with a model: match scans, carry labels, write features."""
 
 from .features import Correspond, WriteFeatures, list_scans, similarity_map
+from .finer_grid import FinerGrid
 from .inferer import MatchingInferer
 from .label_propagation import list_propagation
 from .list_pairs import expand, list_pairs
@@ -19,6 +20,7 @@ from .write_match import (
 
 __all__ = [
     "Correspond",
+    "FinerGrid",
     "LocalNCCGradient",
     "MatchingInferer",
     "PointFile",

@@ -130,4 +130,8 @@ def world_match(data: dict[str, Any]) -> WorldMatch:
             f"{moving.meta['filename_or_obj'][0]} does not overlap {fixed.meta['filename_or_obj'][0]} after matching"
         )
     fixed_affine, moving_affine = (image.affine[0].cpu() for image in (fixed, moving))
-    return WorldMatch(pred["affine"][0], pred["local_displacement"][0], fixed_affine, moving_affine)
+    if "finer_affine" not in pred:
+        return WorldMatch(pred["affine"][0], pred["local_displacement"][0], fixed_affine, moving_affine)
+    to_prepared = pred["finer_to_prepared"].to(fixed_affine)
+    grids = fixed_affine @ to_prepared, moving_affine @ to_prepared
+    return WorldMatch(pred["finer_affine"][0], pred["finer_local_displacement"][0], *grids)

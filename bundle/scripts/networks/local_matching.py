@@ -68,6 +68,7 @@ class LocalMatchingHead(nn.Module):
         affine: torch.Tensor | None,
         known: KnownMap | None = None,
         start: torch.Tensor | None = None,
+        strides: Sequence[int] | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -76,6 +77,7 @@ class LocalMatchingHead(nn.Module):
             affine: fixed voxels to moving voxels, ``(B, N, N + 1)``; None for the identity.
             known: the known maps of a training step, from whose ``start`` such pairs begin.
             start: a displacement in the affine-aligned frame to begin with, ``(B, N, D, H, W)`` voxels; None for 0.
+            strides: of the levels that are matched, from coarse to fine; None for all.
 
         Returns:
             ``local_displacement`` ``u`` in the affine-aligned frame, ``(B, N, D, H, W)`` in voxels: the whole map is
@@ -86,9 +88,10 @@ class LocalMatchingHead(nn.Module):
         size, found, before = fixed.local.shape[2:], start, 1
         if affine is None:
             affine = torch.eye(len(size), len(size) + 1, device=fixed.local.device).repeat(len(fixed.local), 1, 1)
-        ahead, behind = self.shapes(fixed), self.shapes(moving)
+        strides = self.shapes.strides if strides is None else strides
+        ahead, behind = self.shapes(fixed, strides), self.shapes(moving, strides)
         with torch.autocast(affine.device.type, enabled=False):
-            for stride in self.shapes.strides:
+            for stride in strides:
                 asked, places = (functional.normalize(of[stride].float(), dim=1) for of in (ahead, behind))
                 level = asked.shape[2:]
                 local = self._begin(found, before, size, level, stride, affine)
@@ -100,6 +103,22 @@ class LocalMatchingHead(nn.Module):
                 before = stride
             assert found is not None
             return {"local_displacement": found if before == 1 else from_level(found, size, before)}
+
+    def go_on(self, fixed: Levels, moving: Levels, affine: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """
+        The finer levels alone, from a map that was found on a coarser grid.
+
+        Args:
+            fixed: see :meth:`forward`.
+            moving: see :meth:`forward`.
+            affine: see :meth:`forward`.
+            start: see :meth:`forward`.
+
+        Returns:
+            ``u``, ``(B, N, D, H, W)`` in voxels.
+        """
+        finer = self.shapes.strides[1:] or self.shapes.strides
+        return self(fixed, moving, affine, None, start, finer)["local_displacement"]
 
     @staticmethod
     def _begin(

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentiles, Transform
-from monai.transforms.utils_pytorch_numpy_unification import concatenate
+from monai.transforms import MapTransform, ScaleIntensityRange, Transform
+from monai.transforms.utils_pytorch_numpy_unification import concatenate, percentile
 
 from ..errors import InputError, check_numbers
 from .padding import measured_percentiles
@@ -46,56 +46,38 @@ def scale_intensity(
         raise InputError(f"the intensity window {list(window)} must be [lower, upper]")
     if not percentiles[0] < percentiles[1] <= 100:
         raise InputError(f"percentiles {list(percentiles)} must be [lower, upper], within 0 to 100")
-    return ScaleIntensityd(
-        intensity,
-        {
-            "percentiles": ScaleByPercentilesd(keys, percentiles, allow_missing_keys),
-            "window": ScaleIntensityRanged(
-                keys, window[0], window[1], b_min=0, b_max=1, clip=True, allow_missing_keys=allow_missing_keys
-            ),
-        },
-    )
+    return ScaleIntensityd(keys, intensity, window, percentiles, allow_missing_keys)
 
 
-class ScaleIntensityd(Transform):
+RANGE = "intensity_range"
+"""Of an image's meta data: the two values of each channel that became 0 and 1."""
+
+
+class ScaleIntensityd(MapTransform):
     """
-    One of several scalings, the item's own ``intensity`` or a common one.
-
-    Args:
-        intensity: of items without one of their own.
-        scalings: dictionary transforms by name.
-    """
-
-    def __init__(self, intensity: str, scalings: Mapping[str, Transform]) -> None:
-        self.intensity, self.scalings = intensity, dict(scalings)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
-        """
-        Args:
-            data: an item.
-
-        Raises:
-            InputError: for an ``intensity`` that does not exist.
-        """
-        name = data.get("intensity", self.intensity)
-        if name not in self.scalings:
-            raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{name}'")
-        return self.scalings[name](data)
-
-
-class ScaleByPercentilesd(MapTransform):
-    """
-    MONAI's ``ScaleIntensityRangePercentilesd`` to 0..1, where padding does not count.
+    MONAI's ``ScaleIntensityRanged`` to 0..1, between the ends of a window or the percentiles of the image, where
+    padding does not count. The two values are noted in the meta data, so that the same scan on another grid is scaled
+    alike.
 
     Args:
         keys: of images.
+        intensity: of items without one of their own, "percentiles" or "window".
+        window: lower and upper end.
         percentiles: lower and upper, 0..100.
         allow_missing_keys: skip keys that are not there.
     """
 
-    def __init__(self, keys: KeysCollection, percentiles: Sequence[float], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        intensity: str,
+        window: Sequence[float],
+        percentiles: Sequence[float],
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.percentiles, self.advised = tuple(percentiles), False
+        self.intensity, self.window, self.percentiles = intensity, (window[0], window[1]), tuple(percentiles)
+        self.advised = False
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -104,18 +86,29 @@ class ScaleByPercentilesd(MapTransform):
 
         Returns:
             the same, scaled channel by channel.
+
+        Raises:
+            InputError: for an ``intensity`` that does not exist.
         """
         found = dict(data)
+        name = found.get("intensity", self.intensity)
+        if name not in ("percentiles", "window"):
+            raise InputError(f"intensity is 'percentiles' (MR, or any) or 'window' (CT), not '{name}'")
         for key in self.key_iterator(found):  # type: ignore[arg-type]
             image = found[key]
-            self._advise(image)
-            scaled = []
-            for channel in range(len(image)):
-                lower, upper = measured_percentiles(image, *self.percentiles[:2], channel=channel)
-                scale = ScaleIntensityRangePercentiles(lower, upper, b_min=0, b_max=1, clip=True)
-                scaled.append(scale(image[channel : channel + 1]))
-            found[key] = scaled[0] if len(scaled) == 1 else concatenate(scaled, axis=0)
+            ends = [self.window] * len(image) if name == "window" else self._percentiles(image)
+            found[key] = scaled = scale_between(image, ends)
+            if isinstance(scaled, MetaTensor):
+                scaled.meta[RANGE] = [[float(low), float(high)] for low, high in ends]
         return found
+
+    def _percentiles(self, image: Any) -> list[tuple[Any, Any]]:
+        self._advise(image)
+        shares = [
+            measured_percentiles(image, self.percentiles[0], self.percentiles[1], channel)
+            for channel in range(len(image))
+        ]
+        return [(percentile(part, lower), percentile(part, upper)) for part, (lower, upper) in zip(image, shares)]
 
     def _advise(self, image: Any) -> None:
         """Say once that a scan looks like CT, whose values mean the same in every scan."""
@@ -128,6 +121,21 @@ class ScaleByPercentilesd(MapTransform):
             "same window, --window, for every scan",
             flush=True,
         )
+
+
+def scale_between(image: Any, ends: Sequence[tuple[Any, Any]]) -> Any:
+    """
+    Args:
+        image: ``(C, D, H, W)``.
+        ends: of each channel, the value that becomes 0 and the one that becomes 1.
+
+    Returns:
+        the image within 0..1, float32.
+    """
+    scales = [ScaleIntensityRange(low, high, b_min=0, b_max=1, clip=True) for low, high in ends]
+    if len(scales) == 1:
+        return scales[0](image)
+    return concatenate([scale(image[k : k + 1]) for k, scale in enumerate(scales)], axis=0)
 
 
 def looks_like_ct(image: np.ndarray) -> bool:
