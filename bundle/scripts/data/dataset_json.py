@@ -154,12 +154,16 @@ def nnunet_images(folder: Path, description: Mapping[str, Any]) -> list[dict[str
                 f"{folder} holds {ending} files (file_ending of its dataset.json): volumes are read from "
                 f"{', '.join(VOLUME_ENDINGS)}"
             )
-    names = channel_names(description)
+    channels = channel_names(description)
     items = []
     for case, files, label in cases:
         for place, file in enumerate(files):
             number = re.search(r"_(\d{4})$", split_ending(file)[0])
             channel = int(number[1]) if number else place
-            item = {"image": str(file), "subject": case, "kind": f"channel {channel} {names.get(channel, '')}".strip()}
+            item = {
+                "image": str(file),
+                "subject": case,
+                "kind": f"channel {channel} {channels.get(channel, '')}".strip(),
+            }
             items.append(item | ({"label": str(label)} if label.is_file() else {}))
     return items

@@ -71,7 +71,7 @@ def put_rows(
         order: what all lines are sorted by; None puts the new ones last.
     """
     kept = [old for old in read_rows(path) if old.get("result") != result]
-    listed = [*kept, *({"result": result, **row} for row in rows)]
+    listed: list[dict[str, str]] = [*kept, *({"result": result, **row} for row in rows)]
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

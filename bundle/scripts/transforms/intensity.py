@@ -108,7 +108,10 @@ class ScaleIntensityd(MapTransform):
             measured_percentiles(image, self.percentiles[0], self.percentiles[1], channel)
             for channel in range(len(image))
         ]
-        return [(percentile(part, lower), percentile(part, upper)) for part, (lower, upper) in zip(image, shares)]
+        return [
+            (percentile(part, lower), percentile(part, upper))
+            for part, (lower, upper) in zip(image, shares, strict=True)
+        ]
 
     def _advise(self, image: Any) -> None:
         """Say once that a scan looks like CT, whose values mean the same in every scan."""
