@@ -26,6 +26,8 @@ ONE_PATH = (
 """Settings that are one path."""
 PATHS = ("dataset_dir", "pairs", "moving", "moving_label", "points", "atlas", "atlas_label", "image")
 """Settings that are one path or a list of them."""
+FOLDERS = ("bundle_root", "output_dir", "ckpt_dir")
+"""Those of them that must be there."""
 TEXTS = ("subject_key", "merged_labels", "kind", "run_name", "experiment_name")
 """Settings that are a text, or a list of them."""
 OF_MONAI = tuple(inspect.signature(run).parameters)
@@ -180,9 +182,15 @@ def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequen
             continue
         advice = nearest(option, known)
         if advice:
+            for word in arguments:
+                if re.match("-[^-]", word) and option in given_options([word])[0]:
+                    advice = f"a path that begins with '-' is written ./{word}"
             raise InputError(f"--{option} is no setting of {shown}: {advice}")
     for option in sorted(paths_given & {*ONE_PATH, *PATHS, *TEXTS}):
         text = options[option]
         if text is None:
             raise InputError(f"--{option} has no value: write it behind the option")
-        resolved()[option] = as_meant(text, several=option in (*PATHS, *TEXTS))
+        meant = as_meant(text, several=option in (*PATHS, *TEXTS))
+        if meant is None and option in FOLDERS:
+            raise InputError(f"--{option} {text} names no folder: write ./{text} for one of that name")
+        resolved()[option] = meant

@@ -125,3 +125,17 @@ def test_parts():
         ["y"],
     )
     assert nearest("a#b", {"a": "@c"}) is None  # MONAI resolves references
+
+
+def test_a_path_that_begins_with_a_dash(config):
+    with pytest.raises(InputError, match=r"a path that begins with '-' is written ./-scans"):
+        typed(config, "--dataset_dir", "-scans")
+    assert typed(config, "--dataset_dir", "./-scans") == {"dataset_dir": "./-scans"}
+    with pytest.raises(InputError, match="did you mean --epochs"):
+        typed(config, "--epoch", "5")
+
+
+def test_a_folder_that_is_none(config):
+    with pytest.raises(InputError, match=r"write ./None for one of that name"):
+        typed(config, "--output_dir", "None")
+    assert typed(config, "--output_dir", "./None") == {"output_dir": "./None"}

@@ -14,16 +14,37 @@ from .result_names import VOLUME_ENDINGS, split_ending
 
 ENTITIES = re.compile(r"_((?:acq|ce|trc|rec|echo|flip|inv|mt|part)-[^_]+)")
 """What a scan's name says of how it was acquired, besides its suffix."""
-NO_SCANS = ("mask", "dseg", "probseg", "defacemask", "roi", "bold", "sbref", "dwi", "epi", "phasediff", "fieldmap")
+NO_SCANS = (
+    "mask",
+    "dseg",
+    "probseg",
+    "defacemask",
+    "roi",
+    "bold",
+    "sbref",
+    "asl",
+    "m0scan",
+    "dwi",
+    "epi",
+    "phasediff",
+    "fieldmap",
+)
 """Suffixes of label maps, and of series of volumes."""
 FIRST = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "ct", "pet")
 """Suffixes that are taken first, where several are equally frequent."""
 
 
 def is_bids(folder: Path) -> bool:
-    """Whether a folder is such a data set: subjects' folders with a folder of a kind of image in them."""
-    subjects = [path for path in folder.glob("sub-*") if path.is_dir()]
-    return any(kind.is_dir() for subject in subjects for kind in (*subject.glob("anat"), *subject.glob("ses-*/*")))
+    """
+    Whether a folder is such a data set, or a subject's folder of one: subjects' folders with a folder of a kind of
+    image in them.
+    """
+    return any(kind.is_dir() for path in _subjects(folder) for kind in (*path.glob("anat"), *path.glob("ses-*/*")))
+
+
+def _subjects(folder: Path) -> list[Path]:
+    own = folder.resolve().name.startswith("sub-")
+    return [folder] if own else sorted(path for path in folder.glob("sub-*") if path.is_dir())
 
 
 def suffix_of(name: str) -> str:
@@ -43,10 +64,10 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
         out, with the reason. Derivatives and raw data before conversion are other data sets, and are not looked into.
     """
     found: list[tuple[str, str, str]] = []
-    for subject in sorted(path for path in folder.glob("sub-*") if path.is_dir()):
+    for subject in _subjects(folder):
         for path in sorted(subject.rglob("sub-*")):
             if path.name.lower().endswith(VOLUME_ENDINGS) and path.is_file():
-                found.append((str(path), subject.name, suffix_of(path.name)))
+                found.append((str(path), subject.resolve().name, suffix_of(path.name)))
     masks = [path for path, _, kind in found if kind in NO_SCANS or re.search(r"_(desc|label)-[^_]*mask", path)]
     scans = [
         {"image": path, "subject": subject, "kind": " ".join([suffix, *ENTITIES.findall(os.path.basename(path))])}

@@ -16,13 +16,13 @@ from .result_names import VOLUME_ENDINGS, split_ending
 
 def read_json(path: Path) -> Any:
     """
-    The content of a JSON file in UTF-8, with a byte order mark (Notepad, PowerShell) or without.
+    The content of a JSON file in UTF-8, with a byte order mark (Notepad) or without, or in UTF-16 (PowerShell).
 
     Raises:
         InputError: where it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): correct it there") from error
 

@@ -80,7 +80,7 @@ def stack(series: Series) -> tuple[ScanGeometry, list[Slice]]:
         return ScanGeometry(straight, size, straight, notes=notes), slices
     notes["shear"] = (
         f"was acquired with a tilted gantry ({shear(affine):.1f} degrees), which is respected; ITK-based tools (3D "
-        "Slicer) drop it or refuse results in its place: for them make a straight volume with dcm2niix"
+        "Slicer) drop it or refuse results in its place: for them make a straight volume with dcm2niix (_Tilt)"
     )
     return ScanGeometry(affine, size, None, notes=notes), slices
 
@@ -108,8 +108,8 @@ def _check_positions(slices: Sequence[Slice], positions: np.ndarray, normal: np.
         )
     if gaps.max() - gaps.min() > STRAIGHT * usual:
         raise UnusableScan(
-            f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; dcm2niix makes an even volume of them (its "
-            "name ends in _Eq)"
+            f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; dcm2niix makes an even volume of them (take "
+            "the file with _Eq in its name)"
         )
     raise UnusableScan(f"has slices that do not lie on one line (up to {off:.4g} mm off); split it into its parts")
 

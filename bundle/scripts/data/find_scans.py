@@ -152,6 +152,8 @@ def survey(
             f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for"
             + "".join(f"\n  {path} {why}" for path, why in left_out[:5])
         )
+    items, links = _without_links(items)
+    left_out += links
     named = all(item.get("kind") for item in items)
     if named:
         items, others = take_kind(items, kind, folder, usual)
@@ -187,6 +189,17 @@ def survey(
             f"{min_subjects} subjects or more are needed"
         )
     return Survey(scans, good, [*left_out, *problems.items()])
+
+
+def _without_links(items: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Items without those that lead to the file of an earlier one, which would be another person; and those."""
+    own: dict[Any, dict[str, Any]] = {}
+    links = []
+    for item in items:
+        first = own.setdefault((os.path.realpath(item["image"]), item.get("label")), item)
+        if first is not item:
+            links.append((item["image"], "is listed twice, or is a link to one that is listed"))
+    return list(own.values()), links
 
 
 def _without_label_maps(

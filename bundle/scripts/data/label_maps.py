@@ -11,6 +11,8 @@ import numpy as np
 WORDS = ("seg", "label", "mask", "annot", "parc", "aparc", "aseg", "wmparc", "dseg", "probseg", "gt", "roi", "contour")
 ENDS = ("mask", "masks", "seg", "label", "labels")
 """Beginnings and ends of words in the names of label maps and of their folders."""
+SOFT = ("prob", "pve")
+"""Beginnings of words in the names of maps of shares of 0 to 1."""
 MOST_CODES = 512
 """Different values of a label map whose name does not tell: scans have more, or more noise."""
 NAMED, UNNAMED = 0.3, 0.45
@@ -24,7 +26,13 @@ def is_named_label_map(path: str | Path) -> bool:
     """Whether a file's name, or its folder's, is one that label maps have."""
     *_, folder, name = ("", "", *Path(path).parts)
     words = re.split(r"[^A-Za-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", f"{folder} {name}"))
-    return any(word.lower().startswith(WORDS) or word.lower().endswith(ENDS) for word in words if word)
+    return any(word.lower().startswith((*WORDS, *SOFT)) or word.lower().endswith(ENDS) for word in words if word)
+
+
+def is_soft_map(values: np.ndarray, path: str | Path) -> bool:
+    """Whether a volume is one of shares of 0 to 1, by its file's name and its values."""
+    words = re.split(r"[^A-Za-z]+", Path(path).name.lower())
+    return any(word.startswith(SOFT) for word in words) and values.min() >= 0 and values.max() <= 1
 
 
 def equal_neighbours(values: np.ndarray) -> float:
@@ -57,6 +65,8 @@ def is_label_map(values: np.ndarray, path: str | Path) -> bool:
     named = is_named_label_map(path)
     middle = values[tuple(slice(n // 4, max(n // 4 + 1, n - n // 4)) for n in values.shape)]
     few = np.unique(middle)
+    if is_soft_map(values, path):
+        return True
     if len(few) > MOST_CODES and not named:
         return False
     if not named and not np.array_equal(few, np.round(few)):

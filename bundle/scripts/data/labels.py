@@ -12,6 +12,9 @@ LABEL_TOLERANCE = 0.05
 """By how much a label in a file may be off a whole number: what rounding does to floating point numbers and to integers
 that the header scales. Interpolation between two labels makes larger steps."""
 
+LARGEST_CODE = 2**53
+"""Up to which float64, in which label maps are resampled, has every whole number."""
+
 
 def off_whole(values: np.ndarray) -> np.ndarray:
     """The different values, of those given, that are no whole numbers within the tolerance."""
@@ -41,6 +44,9 @@ def as_codes(values: np.ndarray) -> np.ndarray:
             f"holds {wrong[0]:g}, which is no label: a label map has whole numbers (within {LABEL_TOLERANCE}), and is "
             "resampled by its nearest neighbours"
         )
+    for code in (values.min(), values.max()) if values.size else ():
+        if abs(int(code)) > LARGEST_CODE:
+            raise ValueError(f"holds {code:g}, which is no label: codes go to 2^53; number the structures anew")
     return (np.round(values) if values.dtype.kind == "f" else values).astype(np.int64)
 
 

@@ -65,6 +65,7 @@ def read_header(path: str | Path) -> nib.Nifti1Header:
         header = kind.from_fileobj(file, check=False)
     if bytes(header["magic"])[:2] not in (b"n+", b"ni"):
         raise UnusableScan("cannot be read (no NIfTI file, whatever its name says)")
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # as ITK has it; old files have 0 there
     return header
 
 

@@ -27,6 +27,12 @@ from .nifti_geometry import itk_affine, nifti_geometry, open_nifti, read_header
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
+UNREAD_ENDINGS = (".mgz", ".mgh", ".mnc", ".hdr", ".nii.bz2")
+"""Of volumes that are not read."""
+UNREAD = "is of a format that is not read: make it NIfTI, as with nibabel.save(nibabel.load(it), 'scan.nii.gz')"
+
+STRAIGHTEN = "resample it to straight axes: NIfTI by nibabel.processing.resample_to_output, DICOM by dcm2niix (_Tilt)"
+"""What helps where shear does not."""
 
 MAX_VOXELS = 2**30
 """Voxels of a scan at the voxel size asked for; 4 GB as float32, of which preparing takes several."""
@@ -89,6 +95,7 @@ def scan_geometry(path: str) -> ScanGeometry:
         reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=path)
         reader.UpdateOutputInformation()
         return _itk_geometry(path, reader.GetOutput())
+    _refuse_unread(path)
     return stack(find_series(path))[0]
 
 
@@ -124,8 +131,14 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
         return _itk_geometry(path, image), array if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(
             array, 0, -1
         )
+    _refuse_unread(path)
     geometry, slices = stack(find_series(path))
     return geometry, read_pixels(slices)
+
+
+def _refuse_unread(path: str) -> None:
+    if path.lower().endswith((*UNREAD_ENDINGS, ".img")) and Path(path).is_file():
+        raise UnusableScan(UNREAD)
 
 
 def _itk_geometry(path: str, image: Any) -> ScanGeometry:
@@ -205,7 +218,7 @@ class LoadScand(LoadImaged):
                 if self.pixdim is not None:
                     check_resampled(geometry, self.pixdim, self.max_voxels, float(data.get("zoom", 1.0)))
                 if not self._loader.image_only and "shear" in geometry.notes:  # MONAI Label alone asks for meta data
-                    raise UnusableScan("is sheared, which ITK cannot write: resample it to straight axes (dcm2niix)")
+                    raise UnusableScan(f"is sheared, which ITK cannot write: {STRAIGHTEN}")
             except UnusableScan as error:
                 raise InputError(f"{data[key]} {error}") from error
         loaded = super().__call__(data, reader)

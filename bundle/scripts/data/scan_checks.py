@@ -14,7 +14,7 @@ from .channels import channel_files
 from .dicom_series import is_series
 from .geometry import ScanGeometry, UnusableScan, same_place, voxel_size
 from .label_maps import is_label_map
-from .reading import read_scan
+from .reading import read_scan, scan_geometry
 
 LARGEST = 5000.0
 """Millimetres of the longest axis that a scan may have: more says that its unit or voxel size is wrong."""
@@ -66,6 +66,10 @@ def inspect_scan(
     if not scan_exists(path):
         return ScanCheck("does not exist; correct dataset.json, or its path")
     try:
+        geometry = scan_geometry(path)
+        problem = _problem_of_size(geometry)
+        if problem:
+            return ScanCheck(problem)
         geometry, image = read_scan(path)
     except UnusableScan as error:
         return ScanCheck(str(error))
@@ -86,12 +90,23 @@ def _is_ct(image: np.ndarray) -> bool:
     return measured.size > sample.size / 4 and looks_like_ct(measured)
 
 
+def _problem_of_size(geometry: ScanGeometry) -> str | None:
+    """What the header alone tells, before memory is taken."""
+    extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
+    if extent.max() <= LARGEST:
+        return None
+    return (
+        f"is {' x '.join(f'{value / 1000:.4g}' for value in extent)} metres large by its header; correct its voxel "
+        "size or unit (pixdim, sform, xyzt_units)"
+    )
+
+
 def _further_problem(path: str, first: ScanGeometry) -> str | None:
     """What makes the file of a further channel unusable."""
     found = inspect_scan(path, constant=True)
     if found.problem:
         return f"has a further channel {path}, which {found.problem}"
-    geometry = read_scan(path)[0]
+    geometry = scan_geometry(path)
     if geometry.size != first.size or not same_place(geometry.affine, first.affine, first.size):
         return f"and its further channel {path} lie in different places: resample them to one grid"
     return None
@@ -104,20 +119,14 @@ def _problem(
     channels = int(np.prod(image.shape[len(size) :]))
     if channels != wanted:
         if wanted == 1:
-            return f"holds {channels} volumes or colours; store one scan a file"
+            return f"holds {channels} volumes or colours; store one scan a file (nibabel.four_to_three)"
         return f"holds {channels} of {wanted} channels; store all in it, or a file each: case_0000, case_0001 and so on"
     if len(size) != spatial_dims or min(size) < min_size:
         shown = " x ".join(str(n) for n in image.shape)
         return f"is {shown} voxels; {spatial_dims} axes of {min_size} voxels or more are needed"
-    extent = voxel_size(geometry.affine)[: len(size)] * size
-    if extent.max() > LARGEST:
-        return (
-            f"is {' x '.join(f'{value / 1000:.4g}' for value in extent)} metres large by its header; correct its voxel "
-            "size or unit (pixdim, sform, xyzt_units)"
-        )
     if not np.isfinite(image).all():
         bad = np.count_nonzero(~np.isfinite(image))
-        return f"has {bad} voxels that are NaN or infinite; replace them (numpy.nan_to_num)"
+        return f"has {bad} voxels that are NaN or infinite; store the value of the background there, in a CT -1000"
     if not constant and image.min() == image.max():
         return f"is constant (every voxel is {image.flat[0]:g}): it shows nothing"
     return None

@@ -73,6 +73,6 @@ def _earlier_rows(path: Path) -> dict[str, list[str]]:
     """Lines of a table that a run before wrote, by full path of the scan."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [[row.get(column) or "" for column in COLUMNS] for row in csv.DictReader(file)]
-    return {os.path.abspath(row[0]): row for row in rows}
+    return {os.path.abspath(row[0]): row for row in rows if row[0]}

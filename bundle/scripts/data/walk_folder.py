@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .dicom_series import find_series, is_dicom, series_paths
+from .reading import UNREAD, UNREAD_ENDINGS
 from .result_names import RECORD, VOLUME_ENDINGS, scan_name
 
 CONTRASTS = (
@@ -61,6 +62,7 @@ def walk(folder: Path, min_size: int = 4) -> Found:
             discs.append(root)
         volumes = [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
         items += [{"image": str(path)} for path in volumes]
+        left_out += [(str(path), UNREAD) for path in files if path.name.lower().endswith(UNREAD_ENDINGS)]
         others = [path for path in files if path not in volumes and path.is_file() and path.stat().st_size > 132]
         if any(map(is_dicom, others)):
             series, refused = _series(root, min_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"table {path} does not exist: correct 'file' of the setting table, or copy it there")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode(json.detect_encoding(content))
         if "\0" in text:
             raise ValueError("binary content")
         first = text.split("\n", 1)[0]
@@ -43,7 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         reader.fieldnames = names
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"table {path} is not a CSV table in UTF-8 ({error}): export it as CSV") from error
+        raise InputError(f"table {path} is not a CSV table in UTF-8 ({error}): export it as CSV in UTF-8") from error
     for column in columns:
         if column not in names:
             raise InputError(f"table {path} has no column '{column}': its columns are {', '.join(names) or 'none'}")

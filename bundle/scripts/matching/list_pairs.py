@@ -175,7 +175,7 @@ def _sources(results: Sequence[str], pairs: Sequence[dict[str, str]]) -> dict[st
 
 def _read_pairs(path: str) -> list[dict[str, str]]:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(Path(path).read_bytes())
         root = Path(path).parent
         return [{key: str(root / value) for key, value in pair.items()} for pair in content]
     except (OSError, ValueError, AttributeError, TypeError) as error:

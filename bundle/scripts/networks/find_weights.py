@@ -12,8 +12,8 @@ import torch
 
 from ..errors import InputError
 
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
-"""What DataParallel, DistributedDataParallel, torch.compile and FSDP put into the names of weights."""
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What DataParallel, DistributedDataParallel, torch.compile, FSDP and checkpointing put into the names of weights."""
 NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters")
 """Parts of a checkpoint in which no weights are looked for."""
 AVERAGES = ("ema", "teacher", "swa", "momentum", "key_encoder")

@@ -59,6 +59,10 @@ class TestBIDS:
         with pytest.raises(InputError, match="no scan of kind 'FLAIR', but 4 T1w, 2 T2w: pass --kind"):
             find_scans(str(bids), kind="FLAIR")
 
+    def test_a_subjects_folder(self, bids):
+        """Given alone, it is read as the data set is."""
+        assert found(bids / "sub-01") == {f"ses-{n}/anat/sub-01_ses-{n}_T1w.nii.gz": "sub-01" for n in (1, 2)}
+
     def test_one_subject_is_not_two_for_its_sessions(self, bids):
         with pytest.raises(InputError, match="2 usable scan"):
             find_scans(str(bids), subject_key="sub-", kind="T2w")
@@ -176,6 +180,14 @@ class TestLabelMaps:
         assert is_label_map(np.zeros((5, 6, 7)), "x_seg.nii")
         assert not is_label_map(np.zeros((5, 6, 7)), "x.nii")  # a constant scan, which is refused
 
+    def test_maps_of_shares(self, anatomy):
+        """By their name and their values; a scan of the same values is one."""
+        share = (anatomy(0) - anatomy(0).min()) / np.ptp(anatomy(0))
+        for name in ("x_probseg.nii", "x_pve_1.nii", "x_label-GM_probseg.nii"):
+            assert is_label_map(share, name)
+            assert not is_label_map(anatomy(0), name)
+        assert not is_label_map(share, "problem_1/x.nii")
+
     def test_a_folder_of_nothing_else_is_what_was_asked_for(self, tmp_path, label):
         write_nifti(tmp_path / "a.nii", label)
         write_nifti(tmp_path / "b.nii", label)
@@ -227,6 +239,33 @@ class TestDicom:
         write_nifti(tmp_path / "p" / "converted.nii", anatomy(0))
         assert list(found(tmp_path)) == ["p/converted.nii"]
         assert "DICOM files beside volumes" in capsys.readouterr().out
+
+
+def test_one_file_is_one_scan(tmp_path, anatomy, capsys):
+    """A link to a file, or a file listed twice, would be another person."""
+    for name in ("a/x.nii", "b.nii"):
+        write_nifti(tmp_path / name, anatomy(0))
+    (tmp_path / "c.nii").symlink_to(tmp_path / "b.nii")
+    (tmp_path / "d").symlink_to(tmp_path / "a")
+    assert list(found(tmp_path)) == ["a/x.nii", "b.nii"]
+    assert "left out 1, as" in capsys.readouterr().out
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": ["b.nii", "b.nii", "a/x.nii"]}))
+    assert list(found(tmp_path)) == ["b.nii", "a/x.nii"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_json_as_windows_writes_it(tmp_path, anatomy, encoding):
+    write_nifti(tmp_path / "ü.nii", anatomy(0))
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": ["ü.nii"]}, ensure_ascii=False), encoding)
+    assert list(found(tmp_path)) == ["ü.nii"]
+
+
+def test_formats_that_are_not_read_are_told(tmp_path, anatomy, capsys):
+    write_nifti(tmp_path / "a.nii", anatomy(0))
+    (tmp_path / "b.mgz").write_bytes(bytes(400))
+    assert list(found(tmp_path)) == ["a.nii"]
+    assert "left out 1, as" in (told := capsys.readouterr().out)
+    assert "b.mgz, which is of a format that is not read" in told
 
 
 def test_results_of_an_earlier_run_are_no_scans(tmp_path, anatomy):

@@ -33,6 +33,19 @@ class TestKinds:
         assert self.told(path) == {}
         assert same(scan_geometry(str(path)).affine, GRID)
 
+    @pytest.mark.parametrize("qfac", [0, -1, 2, -5])
+    def test_handedness_by_qform(self, tmp_path, qfac):
+        """Old files have 0 there, which stands for 1; nibabel and ITK go by the sign."""
+        path = write_header(tmp_path / "a.nii", VOLUME, GRID, codes=(0, 1))
+        content = bytearray(path.read_bytes())
+        content[76:80] = np.float32(qfac).tobytes()
+        path.write_bytes(content)
+        assert self.told(path) == {}
+        found = scan_geometry(str(path)).affine
+        assert np.sign(found[2, 2]) == (-1 if qfac < 0 else 1)
+        assert same(found, as_itk_reads(path))
+        assert qfac not in (0, -1) or same(found, nib.load(path).affine)
+
     def test_no_code_at_all(self, tmp_path):
         path = write_header(tmp_path / "a.nii", VOLUME, GRID, codes=(0, 0))
         assert "does not say how it lies" in self.told(path)["no orientation"]

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a message advises to do with a scan makes it usable, and no message advises to remove one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from geometries import grid, sheared, write_header, write_series
+from nibabel.processing import resample_from_to, resample_to_output
+from scripts.data import LoadScand, check_label, check_scan, scan_geometry, series_paths
+from scripts.errors import InputError
+
+SIZE = (14, 16, 12)
+PLACE = grid(SIZE, (2, 2.5, 3))
+VOLUME = np.random.default_rng(0).integers(-900, 1200, SIZE).astype(np.int16)
+SCRIPTS = Path(__file__).parents[3] / "bundle" / "scripts"
+
+
+def save(values: np.ndarray, path: Path) -> None:
+    nib.save(nib.Nifti1Image(values, PLACE), path)
+
+
+def change_header(path: Path, target: Path, **fields) -> None:
+    """Copy an uncompressed file with other fields in its header."""
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    target.write_bytes(header.binaryblock + content[348:])
+
+
+def nans(path):
+    save(np.where(np.arange(SIZE[2]) < 2, np.nan, VOLUME).astype(np.float32), path)
+
+
+def fill(path, target):
+    values = nib.load(path).get_fdata()
+    values[~np.isfinite(values)] = -1000
+    save(values.astype(np.float32), target)
+
+
+def colours(path):
+    values = np.zeros(SIZE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    values["G"] = VOLUME % 255
+    save(values, path)
+
+
+def two_volumes(path):
+    save(np.stack([VOLUME, VOLUME], -1), path)
+
+
+def first_volume(path, target):
+    nib.save(nib.four_to_three(nib.load(path))[0], target)
+
+
+def set_sform(path, target):
+    image = nib.load(path)
+    image.set_sform(PLACE, 1)
+    nib.save(image, target)
+
+
+def set_zooms(path, target):
+    image = nib.load(path)
+    image.header.set_zooms((2, 2.5, 3))
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), target)
+
+
+def header(**fields) -> Callable[[Path], object]:
+    options = {"codes": fields.pop("codes", (1, 1))}
+    return lambda path: write_header(path, VOLUME, fields.pop("sform", PLACE), **options, **fields)
+
+
+def copy_anew(path, target):
+    save(VOLUME, target)
+
+
+def damage(path):
+    save(VOLUME, path)
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+CASES = {
+    "NaN": (nans, r"store the value of the background there, in a CT -1000", fill),
+    "complex": (
+        lambda path: save(VOLUME * (1 + 1j), path),
+        r"store their magnitude \(numpy.abs\)",
+        lambda path, target: save(np.abs(np.asarray(nib.load(path).dataobj)).astype(np.float32), target),
+    ),
+    "colours": (
+        colours,
+        "store one grey value a voxel",
+        lambda path, target: save(np.asarray(nib.load(path).dataobj)["G"].astype(np.int16), target),
+    ),
+    "two volumes": (two_volumes, r"store one scan a file \(nibabel.four_to_three\)", first_volume),
+    "singular": (
+        header(sform=np.diag([0.0, 1, 1, 1]), qform=PLACE),
+        r"with nibabel's img.set_sform\(affine, 1\)",
+        set_sform,
+    ),
+    "code": (header(codes=(7, 0)), "set a right one", lambda path, target: change_header(path, target, sform_code=1)),
+    "no voxel size": (header(codes=(0, 1), pixdim=[0, 0, 0]), "set their true size in the header", set_zooms),
+    "no rotation": (
+        header(codes=(0, 1), quatern_b=3.0),
+        "no rotation .*; set a right one",
+        lambda path, target: change_header(path, target, quatern_b=0.0),
+    ),
+    "metres": (
+        header(xyzt_units=1),
+        "metres large by its header; correct its voxel size or unit",
+        lambda path, target: change_header(path, target, xyzt_units=2),
+    ),
+    "damaged": (damage, "copy it anew", copy_anew),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nifti(tmp_path, case):
+    damaging, message, remedy = CASES[case]
+    bad, path = tmp_path / "bad.nii", tmp_path / "scan.nii"
+    damaging(bad)
+    assert re.search(message, str(check_scan(str(bad))))
+    remedy(bad, path)
+    assert check_scan(str(path)) is None
+    assert np.allclose(scan_geometry(str(path)).affine[:3, :3], PLACE[:3, :3], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["scan.mgz", "scan.hdr", "scan.img"])
+def test_formats_that_are_not_read(tmp_path, name):
+    if name.endswith("mgz"):
+        nib.save(nib.MGHImage(VOLUME, PLACE), tmp_path / name)
+    else:
+        nib.save(nib.Nifti1Pair(VOLUME, PLACE), tmp_path / name)
+    assert "make it NIfTI, as with nibabel.save(nibabel.load(it), 'scan.nii.gz')" in str(
+        check_scan(str(tmp_path / name))
+    )
+    nib.save(nib.load(tmp_path / name), tmp_path / "scan.nii.gz")
+    assert check_scan(str(tmp_path / "scan.nii.gz")) is None
+    assert np.allclose(scan_geometry(str(tmp_path / "scan.nii.gz")).affine, PLACE, atol=1e-4)
+
+
+def test_shear_that_itk_cannot_write(tmp_path):
+    loader = LoadScand("image")
+    loader._loader.image_only = False  # as MONAI Label sets it
+    write_header(tmp_path / "a.nii", VOLUME, sheared(15) @ PLACE, codes=(1, 0))
+    with pytest.raises(InputError, match=r"NIfTI by nibabel.processing.resample_to_output"):
+        loader({"image": str(tmp_path / "a.nii")})
+    nib.save(resample_to_output(nib.load(tmp_path / "a.nii"), (2, 2.5, 3)), tmp_path / "straight.nii")
+    assert loader({"image": str(tmp_path / "straight.nii")})["image"].ndim == 4
+
+
+def test_label_maps(tmp_path):
+    save(VOLUME, tmp_path / "scan.nii")
+    label = np.where(VOLUME > 0, 2**53 + 1, 0)
+    nib.save(nib.Nifti1Image(label, PLACE, dtype="int64"), tmp_path / "label.nii")
+    with pytest.raises(InputError, match="number the structures anew"):
+        check_label(str(tmp_path / "scan.nii"), str(tmp_path / "label.nii"))
+    save(np.unique(label, return_inverse=True)[1].reshape(SIZE).astype(np.uint8), tmp_path / "label.nii")
+    check_label(str(tmp_path / "scan.nii"), str(tmp_path / "label.nii"))
+    coarse = nib.Nifti1Image((VOLUME > 0).astype(np.uint8)[::2, ::2, ::2], PLACE @ np.diag([2, 2, 2, 1]))
+    nib.save(coarse, tmp_path / "coarse.nii")
+    with pytest.raises(InputError, match="resample the label map to the scan"):
+        check_label(str(tmp_path / "scan.nii"), str(tmp_path / "coarse.nii"))
+    nib.save(resample_from_to(coarse, nib.load(tmp_path / "scan.nii"), order=0), tmp_path / "coarse.nii")
+    check_label(str(tmp_path / "scan.nii"), str(tmp_path / "coarse.nii"))
+
+
+class TestDicom:
+    def refused(self, folder: Path, message: str) -> None:
+        assert re.search(message, str(check_scan(str(folder))))
+
+    def sort(self, folder: Path, attribute: str) -> list[Path]:
+        """Put the files of each value into a folder of its own."""
+        for path in [path for path in folder.iterdir() if path.is_file()]:
+            own = folder / str(pydicom.dcmread(path)[attribute].value).replace("/", "_")
+            own.mkdir(exist_ok=True)
+            shutil.move(path, own / path.name)
+        return [path for path in folder.iterdir() if path.is_dir()]
+
+    def test_phases(self, tmp_path):
+        uid = write_series(tmp_path / "a", VOLUME, TemporalPositionIdentifier=1)
+        write_series(tmp_path / "a", VOLUME, uid=uid, name="b_{}.dcm", TemporalPositionIdentifier=2)
+        self.refused(tmp_path / "a", "told apart by TemporalPositionIdentifier .*put each of them into a folder of its")
+        folders = self.sort(tmp_path / "a", "TemporalPositionIdentifier")
+        assert [check_scan(str(folder)) for folder in folders] == [None, None]
+
+    def test_copies(self, tmp_path):
+        write_series(tmp_path / "a", VOLUME)
+        shutil.copy(tmp_path / "a" / "image_003.dcm", tmp_path / "a" / "image_003 (1).dcm")
+        self.refused(tmp_path / "a", "move one copy of each to another folder")
+        (tmp_path / "copies").mkdir()
+        shutil.move(tmp_path / "a" / "image_003 (1).dcm", tmp_path / "copies")
+        assert check_scan(str(tmp_path / "a")) is None
+
+    @pytest.mark.parametrize("keep", [0, 200])
+    def test_lost_and_damaged_slices(self, tmp_path, keep):
+        write_series(tmp_path / "a", VOLUME)
+        lost = tmp_path / "a" / "image_003.dcm"
+        content = lost.read_bytes()
+        lost.write_bytes(content[:keep]) if keep else lost.unlink()
+        self.refused(tmp_path / "a", "lacks slices: .*cop[yi].* anew")
+        lost.write_bytes(content)
+        assert check_scan(str(tmp_path / "a")) is None
+
+    def test_two_sizes(self, tmp_path):
+        uid = write_series(tmp_path / "a", VOLUME)
+        write_series(tmp_path / "a", VOLUME[:10], uid=uid, name="b_{}.dcm")
+        self.refused(tmp_path / "a", "keep each kind in a folder of its own")
+        folders = self.sort(tmp_path / "a", "Columns")
+        assert [check_scan(str(folder)) for folder in folders] == [None, None]
+
+    def test_two_series(self, tmp_path):
+        for name in ("T1", "T2"):
+            write_series(tmp_path / "a", VOLUME, name=name + "_{}.dcm", SeriesDescription=name)
+        self.refused(tmp_path / "a", f"name one, as {tmp_path / 'a' / 'T1'}")
+        assert [check_scan(path) for path in series_paths(tmp_path / "a")] == [None, None]
+
+
+def test_no_message_advises_to_remove_data():
+    advice = re.compile(r'"[^"]*\b(remove|delete|discard)\b[^"]*"')
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in SCRIPTS.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if advice.search(line) and '"""' not in line
+    ]
+    assert found == []
