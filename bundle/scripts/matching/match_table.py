@@ -75,7 +75,9 @@ def put_rows(
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(listed if order is None else sorted(listed, key=order))
+    if order is not None:
+        listed = sorted(listed, key=order)
+    writer.writerows(listed)
     write_text(written.getvalue(), path)
 
 
