@@ -93,19 +93,22 @@ def describe_misfit(fingerprint: Fingerprint, pixdim: Sequence[float], spatial_s
         than twice as large as the scans'.
     """
     lines = []
-    crop = np.array(pixdim) * np.array(spatial_size)
     for cohort, members in by_cohort(fingerprint.scans).items():
-        extents, spacings = fingerprint.extents[members], fingerprint.spacings[members]
+        first = fingerprint.scans[members[0]]
+        zoom, zoom_out = (first.get(name, 1.0) for name in ("zoom", "zoom_out"))
+        extents, spacings = fingerprint.extents[members] / zoom, fingerprint.spacings[members] / zoom
+        voxel = np.array(pixdim) / zoom
+        crop = voxel * np.array(spatial_size)
         filled = np.median(np.minimum(1, extents / crop).prod(axis=1))
-        kept = np.median(np.minimum(1, crop / extents).prod(axis=1))
-        coarser = np.median((np.array(pixdim) / spacings).prod(axis=1) ** (1 / 3))
+        kept = np.median(np.minimum(1, zoom_out * crop / extents).prod(axis=1))  # voxels are drawn up to zoom_out
+        coarser = np.median((voxel / spacings).prod(axis=1) ** (1 / 3))
         scans = f"{'the scans' if cohort is None else f'the scans of {cohort}'} ({_mm(np.median(extents, 0))})"
         if filled < 0.5:
             lines.append(f"{scans} fill {filled:.1%} of the crop ({_mm(crop)}), the rest is padding")
         if kept < 0.5:
-            lines.append(f"{kept:.1%} of {scans} lies in the crop ({_mm(crop)}), the rest is cut off")
+            lines.append(f"{kept:.1%} of {scans} lies in the crop ({_mm(zoom_out * crop)}), the rest is cut off")
         if coarser > 2:
-            voxels = f"{_mm(np.median(spacings, 0))} become {_mm(pixdim)}"
+            voxels = f"{_mm(np.median(spacings, 0))} become {_mm(voxel)}"
             lines.append(f"voxels of {scans} are made {coarser:.1f} times coarser along each axis: {voxels}")
     return lines
 

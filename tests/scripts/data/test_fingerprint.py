@@ -69,6 +69,14 @@ def test_misfits_are_told_by_cohort(tmp_path):
     assert describe_misfit(Fingerprint(large + [{**scan, "zoom": 4.0} for scan in small]), [2.0] * 3, [48] * 3) == []
 
 
+def test_the_widest_crop_counts_where_voxel_sizes_are_drawn(tmp_path):
+    """Heads of 240 mm in 96 mm of the grid: with zoom 2 the crop is 48 mm, at its widest 240 mm."""
+    scans = [{**scan, "zoom": 2.0} for scan in write(tmp_path, 2, (60, 60, 60), (4.0,) * 3)]
+    cut = describe_misfit(Fingerprint(scans), [4.0] * 3, [24] * 3)
+    assert cut == ["0.8% of the scans (240 x 240 x 240 mm) lies in the crop (48 x 48 x 48 mm), the rest is cut off"]
+    assert describe_misfit(Fingerprint([{**scan, "zoom_out": 5.0} for scan in scans]), [4.0] * 3, [24] * 3) == []
+
+
 class TestPlan:
     def test_tiny_animals(self, tmp_path, capsys):
         plan = GridPlan(Fingerprint(write(tmp_path, 3, (157, 157, 157), (MICE,) * 3)))
