@@ -4,8 +4,9 @@
 This bundle's matching beside other registrations: ``python benchmarks/compare.py --data FOLDER --out FOLDER``.
 
 Pairs of labelled scans of different subjects, each matched both ways by every method, in turns, on one thread; scored
-in the scans' own grids by the same code. Writes ``comparison.csv`` (a row a match), ``.json``, ``.md`` and ``.png``.
-What is given besides, ``--id value``, goes to ``inference.json`` as in a user's match (``--pixdim "[1,1,1]"``).
+in the scans' own grids by the same code. Writes ``comparison.csv`` (a row a match), ``.json``, ``.md`` and ``.png``;
+started again, it goes on where it was cut off. What is given besides, ``--id value``, goes to ``inference.json`` as in
+a user's match (``--pixdim "[1,1,1]"``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, score
 from comparison.tables import Row, figure, markdown, summarise
 from scripts.command_line import as_fire_reads
+from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import described_structures, without_nan
 from scripts.files import write_text
@@ -62,6 +64,22 @@ def match_pair(name: str, match: Match, ways: tuple[Pair, Pair], structures: int
         for row, pair, there, back in zip(rows, ways, fields, reversed(fields), strict=True):
             row["inverse_consistency"] = inverse_consistency(there, back, pair.fixed, pair.moving)
     return rows
+
+
+def measured(out: Path, about: dict[str, Any]) -> list[Row]:
+    """
+    What an earlier run of the same comparison has measured.
+
+    Raises:
+        InputError: where the folder holds another comparison.
+    """
+    path = out / "comparison.json"
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    if {key: content.get(key) for key in about} != json.loads(json.dumps(about)):
+        raise InputError(f"{path} is of another comparison (data, options or versions differ): pass another --out")
+    return [{key: float("nan") if value is None else value for key, value in row.items()} for row in content["matches"]]
 
 
 def write(rows: list[Row], about: dict[str, Any], out: Path) -> None:
@@ -129,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     about = {
         "data": given.data.resolve().name,
         "part": given.subjects,
+        "seed": given.seed,
         "structures": len(structures["names"]),
         "grid": given.grid,
         "options": ids,
@@ -136,17 +155,20 @@ def main(arguments: list[str] | None = None) -> None:
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version for name in VERSIONS if (version := version_of(name))},
     }
-    rows: list[Row] = []
+    rows = measured(given.out, about)
     for number, (first, second) in enumerate(pairs, start=1):
         read = [read_scan_of(scans[index], structures["groups"]) for index in (first, second)]
         ways = (preparing.prepare(read[0], read[1]), preparing.prepare(read[1], read[0]))
         if number == 1:
             preparing(ways[0])  # what PyTorch does once for all
-        found = []
+        names = {Path(scan.path).name for scan in read}
+        done = {row["method"] for row in rows if {row["fixed"], row["moving"]} == names}
         for name, match in methods.items():
-            found += match_pair(name, match, ways, len(structures["names"]))
-            print(f"{number}/{len(pairs)} {name}: Dice {sum(row['dice'] for row in found[-2:]) / 2:.3f}", flush=True)
-        rows += found
+            if name in done:
+                continue
+            found = match_pair(name, match, ways, len(structures["names"]))
+            print(f"{number}/{len(pairs)} {name}: Dice {sum(row['dice'] for row in found) / 2:.3f}", flush=True)
+            rows += found
         write(rows, about, given.out)
     print(markdown(summarise(rows)) + f"written to {given.out}", flush=True)
 

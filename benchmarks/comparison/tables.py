@@ -40,9 +40,10 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         dice = np.array([row["dice"] for row in own])
         measured = {name: [row[name] for row in own if not np.isnan(row[name])] for name in own[0] if name in COLUMNS}
         found[method] = {name: float(np.mean(values)) if values else float("nan") for name, values in measured.items()}
+        seconds = sum(row["cpu_seconds"] for row in own)
         found[method] |= {
             "dice_5th": float(np.percentile(dice, 5)),
-            "voxels_per_second": sum(row["voxels"] for row in own) / max(sum(row["cpu_seconds"] for row in own), 1e-9),
+            "voxels_per_second": sum(row["voxels"] for row in own) / seconds if method != "before" else np.nan,
             "failed": float(sum(row["failed"] for row in own)),
             "matches": len(own),
         }

@@ -132,24 +132,14 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     """An untrained network; greedy and the others are not in the environment of the tests."""
     given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
     methods = ["before", "ours_affine", "ours", "greedy", "ants", "convexadam_mind"]
-    compare.main(
-        [
-            "--data",
-            str(labelled),
-            "--out",
-            str(tmp_path),
-            "--pairs",
-            "2",
-            "--refine",
-            "3",
-            "--methods",
-            *methods,
-            *given,
-        ]
-    )
+    command = ["--data", str(labelled), "--out", str(tmp_path), "--refine", "3", *given]
+    compare.main([*command, "--pairs", "1", "--methods", *methods])
     printed = capsys.readouterr().out
     for name, package in (("greedy", "picsl_greedy"), ("ants", "ants"), ("convexadam_mind", "convexAdam")):
         assert f"left out: {name}, which needs {package}" in printed
+    first = (tmp_path / "comparison.csv").read_text()
+    compare.main([*command, "--pairs", "2", "--methods", *methods])  # goes on
+    assert (tmp_path / "comparison.csv").read_text().startswith(first)
     there = ["before", "ours_affine", "ours", "ours_refined"]
     with (tmp_path / "comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -165,6 +155,8 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     for name in there:
         assert f"| {name} | {found['methods'][name]['dice']:.3f} |" in (tmp_path / "comparison.md").read_text()
     assert (tmp_path / "comparison.png").stat().st_size > 1000
+    with pytest.raises(InputError, match="of another comparison"):
+        compare.main([*command, "--seed", "1"])
 
 
 @pytest.mark.parametrize(
