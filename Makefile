@@ -17,7 +17,7 @@ LABEL_VENV := .venv-monailabel
 COMPARE_VENV := .venv-compare
 
 .PHONY: help setup phantoms pretrain report probe child zoo evidence benchmark compare lint format clean
-.PHONY: test test-fast test-process test-release test-monailabel test-zoo
+.PHONY: test test-fast test-process test-release test-monailabel test-compare test-zoo
 
 help:  ## list the commands
 	@echo "usage: make TARGET [DATA=folder] [OUT=folder] [ARGS='--id value ...'], where TARGET is one of:"
@@ -82,7 +82,7 @@ test-fast: $(READY)  ## run the tests of the parts (tiers: see pyproject.toml)
 test-process: $(READY)  ## run the tests of whole commands
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m process $(ARGS)
 
-test-release: test-monailabel test-zoo  ## run the tests of what is handed over, in environments of their own
+test-release: test-monailabel test-compare test-zoo  ## run the tests of what is handed over, in environments of their own
 
 test-monailabel: $(READY) $(LABEL_VENV)/.ready  ## run the tests with a real MONAI Label server
 	OMP_NUM_THREADS=1 GVSL_MONAILABEL=$(LABEL_VENV)/bin/python $(PY) -m pytest -q tests/monailabel $(ARGS)
@@ -95,6 +95,9 @@ $(LABEL_VENV)/.ready: constraints-monailabel.txt tests/monailabel/requirements.t
 	$(LABEL_VENV)/bin/python -m pip install --quiet --no-deps --constraint constraints-monailabel.txt \
 		monailabel itk-core itk-numerics itk-io
 	touch $@
+
+test-compare: $(READY) $(COMPARE_VENV)/.ready  ## run the tests of the other registrations that make compare runs
+	OMP_NUM_THREADS=1 GVSL_COMPARE=$(CURDIR)/$(COMPARE_VENV)/bin/python $(PY) -m pytest -q tests/integration/test_comparison_methods.py $(ARGS)
 
 test-zoo: $(READY)  ## run the tests of the packages in environments that hold nothing but what a package lists
 	OMP_NUM_THREADS=1 GVSL_FRESH=1 $(PY) -m pytest -q tests/integration/test_zoo_package.py $(ARGS)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .bundle_match import BundleMatch, Pair
 
-ENGINE = {"grid_sp": 2, "disp_hw": 3, "selected_niter": 80, "grid_sp_adam": 2, "lambda_weight": 1.25, "verbose": False}
+ENGINE = {"grid_sp": 4, "disp_hw": 3, "selected_niter": 80, "grid_sp_adam": 2, "lambda_weight": 0.6, "verbose": False}
 """Settings of ``convex_adam_pt``."""
 SCALE = 1.0
 """Of this bundle's unit-length descriptors, beside which the engine's regularisation is weighed."""

@@ -89,7 +89,7 @@ def ants_syn(pair: Pair, grid: str) -> torch.Tensor:
     given: list[Any] = []
     for array, place_of in both:
         origin, spacing, direction = place(place_of)
-        given.append(ants.from_numpy(array.copy(), origin, spacing, direction))
+        given.append(ants.from_numpy(array - array.min(), origin, spacing, direction))  # it begins at centres of mass
     with tempfile.TemporaryDirectory() as folder:
         found = ants.registration(*given, type_of_transform="SyN", outprefix=f"{folder}/", random_seed=0)
         whole = ants.apply_transforms(*given, transformlist=found["fwdtransforms"], compose=f"{folder}/whole_")
