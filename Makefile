@@ -6,6 +6,8 @@ VENV_FLAGS ?=
 DATA ?=
 OUT ?=
 MODEL ?=
+ATLAS ?=
+LABEL ?=
 DATASET ?=
 NAME ?=
 ARGS ?=
@@ -16,7 +18,7 @@ READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 COMPARE_VENV := .venv-compare
 
-.PHONY: help setup phantoms pretrain report probe child zoo evidence benchmark compare lint format clean
+.PHONY: help setup phantoms pretrain report probe carry child zoo evidence benchmark compare lint format clean
 .PHONY: test test-fast test-process test-release test-monailabel test-compare test-zoo
 
 help:  ## list the commands
@@ -48,6 +50,12 @@ report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder 
 probe: $(READY)  ## will a model help on your data? a page with a verdict: DATA=<5 or more labelled scans> MODEL=<model.pt> OUT=<folder>
 	$(if $(DATA),,$(error make probe needs DATA=<a folder of 5 or more labelled scans, with dataset.json>))
 	$(PY) tools/gvsl.py probe --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+carry: $(READY)  ## labels from a labelled scan: ATLAS=<scan> LABEL=<its label map> DATA=<folder of scans> OUT=<folder>
+	$(if $(ATLAS),,$(error make carry needs ATLAS=<a labelled scan, or a folder of them>))
+	$(if $(LABEL),,$(error make carry needs LABEL=<the label map of ATLAS, or a folder of them>))
+	$(if $(DATA),,$(error make carry needs DATA=<the folder of scans that need labels>))
+	$(PY) tools/gvsl.py carry --atlas "$(ATLAS)" --label "$(LABEL)" --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,3 +94,45 @@ class Server:
             if state["status"] in ("DONE", "ERROR", "FAILED"):
                 break
         assert state["status"] == "DONE", self.log.read_text()[-5000:]
+
+
+@contextmanager
+def started(python: Path, studies: Path, bundles: dict[str, Path], folder: Path) -> Iterator[Server]:
+    """A server on a folder of scans, with bundles by the names it is to list, in a folder of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    if subprocess.run([python, "-c", "import torchvision.utils"], capture_output=True, check=False).returncode:
+        stand_in = folder / "stand_in" / "torchvision"  # MONAI Label imports two functions that it does not call here
+        stand_in.mkdir(parents=True)
+        (stand_in / "__init__.py").touch()
+        (stand_in / "utils.py").write_text("make_grid = save_image = None\n", encoding="utf-8")
+        environment["PYTHONPATH"] = str(stand_in.parent)
+    command = [str(python), "-m", "monailabel.main"]
+    download = [*command, "apps", "--download", "--name", "monaibundle", "--output", str(folder)]
+    subprocess.run(download, env=environment, check=True, capture_output=True, timeout=200)
+    models = folder / "monaibundle" / "model"
+    for name, bundle in bundles.items():
+        shutil.copytree(bundle, models / name)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "server.log"
+    settings = {"zoo_source": "local", "sam2": "false", "models": ",".join(bundles)}
+    conf = [part for key, value in settings.items() for part in ("--conf", key, value)]
+    start = ["start_server", "--app", str(models.parent), "--studies", str(studies), "--host", "127.0.0.1"]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *start, "--port", str(port), *conf], env=environment, stdout=file, stderr=file, cwd=folder
+        )
+    running = Server(f"http://127.0.0.1:{port}", models, process, log)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, log.read_text()[-5000:]
+            try:
+                if requests.get(running.url + "/info/", timeout=60).ok:
+                    break
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(60)

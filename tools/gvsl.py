@@ -60,6 +60,16 @@ def probe(args: argparse.Namespace) -> list[list[str]]:
     return [[*command, "--model", str(model), "--dataset_dir", args.data, "--output_dir", args.out or "runs/probe"]]
 
 
+def carry(args: argparse.Namespace) -> list[list[str]]:
+    """Labels for a folder of scans from one labelled scan, or a few, with a page that says what to correct first."""
+    configs = [BUNDLE / "configs" / f"{name}.json" for name in ("inference", "propagate", "plan", "carry")]
+    model = Path(args.model) if args.model else BUNDLE / "models" / "model.pt"
+    settings = model.with_name("settings.json")
+    command = bundle_run(*configs, *([settings] if settings.is_file() else []))
+    command += ["--model", str(model), "--atlas", args.atlas, "--atlas_label", args.label]
+    return [[*command, "--dataset_dir", args.data, "--output_dir", args.out or "runs/carry"]]
+
+
 def child(args: argparse.Namespace) -> list[list[str]]:
     """A child bundle for a labelled data set."""
     out = ["--out", args.out] if args.out else []
@@ -76,6 +86,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[list[str]]], tuple
     "pretrain": (pretrain, ()),
     "report": (report, ("model", "data")),
     "probe": (probe, ("data",)),
+    "carry": (carry, ("atlas", "label", "data")),
     "child": (child, ("dataset", "name")),
     "zoo": (zoo, ()),
 }

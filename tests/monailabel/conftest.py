@@ -7,17 +7,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import make_child
 import numpy as np
 import pytest
-import requests
-from label_server import CHILDREN, Server, bundle_run, scan, write
+from label_server import CHILDREN, Server, bundle_run, scan, started, write
 
 
 @pytest.fixture(scope="package")
@@ -72,41 +68,5 @@ def children(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 def server(
     label_python: Path, studies: Path, children: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    if subprocess.run([label_python, "-c", "import torchvision.utils"], capture_output=True, check=False).returncode:
-        stand_in = folder / "stand_in" / "torchvision"  # MONAI Label imports two functions that it does not call here
-        stand_in.mkdir(parents=True)
-        (stand_in / "__init__.py").touch()
-        (stand_in / "utils.py").write_text("make_grid = save_image = None\n", encoding="utf-8")
-        environment["PYTHONPATH"] = str(stand_in.parent)
-    command = [str(label_python), "-m", "monailabel.main"]
-    download = [*command, "apps", "--download", "--name", "monaibundle", "--output", str(folder)]
-    subprocess.run(download, env=environment, check=True, capture_output=True, timeout=200)
-    models = folder / "monaibundle" / "model"
-    for name, bundle in children.items():
-        shutil.copytree(bundle, models / name)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "server.log"
-    settings = {"zoo_source": "local", "sam2": "false", "models": ",".join(children)}
-    conf = [part for key, value in settings.items() for part in ("--conf", key, value)]
-    start = ["start_server", "--app", str(models.parent), "--studies", str(studies), "--host", "127.0.0.1"]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, *start, "--port", str(port), *conf], env=environment, stdout=file, stderr=file, cwd=folder
-        )
-    running = Server(f"http://127.0.0.1:{port}", models, process, log)
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()[-5000:]
-            try:
-                if requests.get(running.url + "/info/", timeout=60).ok:
-                    break
-            except requests.ConnectionError:
-                time.sleep(0.5)
+    with started(label_python, studies, children, tmp_path_factory.mktemp("server")) as running:
         yield running
-    finally:
-        process.terminate()
-        process.wait(60)

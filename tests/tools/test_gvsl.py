@@ -78,6 +78,21 @@ def test_a_probe_takes_the_shipped_weights_or_ones_of_a_run(ran: list[list[str]]
     ]
 
 
+def test_labels_are_carried_by_the_bundle_s_weights_or_one_s_own(ran: list[list[str]], tmp_path: Path) -> None:
+    """On a planned grid, or on that of the model's training where its settings lie beside it."""
+    (tmp_path / "settings.json").touch()
+    model, given = tmp_path / "model.pt", ["--atlas", "[a,b]", "--label", "labels", "--data", "d"]
+    assert gvsl.main(["carry", *given, "--refine", "20"]) == 0
+    assert gvsl.main(["carry", *given, "--model", str(model), "--out", "o"]) == 0
+    files = ",".join(f"'{CONFIGS}/{name}.json'" for name in ("inference", "propagate", "plan", "carry"))
+    rest = ["--atlas", "[a,b]", "--atlas_label", "labels", "--dataset_dir", "d", "--output_dir"]
+    shipped = str(gvsl.BUNDLE / "models" / "model.pt")
+    assert ran == [
+        [*RUN, f"[{files}]", "--model", shipped, *rest, "runs/carry", "--refine", "20"],
+        [*RUN, f"[{files},'{(tmp_path / 'settings.json').as_posix()}']", "--model", str(model), *rest, "o"],
+    ]
+
+
 def test_the_tools(ran: list[list[str]]) -> None:
     name = ["--dataset", "d", "--name", "liver_ct_segmentation"]
     assert gvsl.main(["child", *name, "--out", "o", "--pixdim", "1", "1", "1"]) == 0

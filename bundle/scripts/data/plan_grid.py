@@ -54,18 +54,22 @@ class GridPlan:
         fingerprint: of the scans.
         memory: budget of a training, GB; None for a crop of up to 96 x 96 x 96 voxels, the shipped channels, one pair.
         show: print each choice with its reason, which ``reasons`` keeps too.
+        largest: hold the largest extents along each axis, not the median ones: nothing is cut off.
 
     Raises:
         InputError: for a budget that is too small.
     """
 
-    def __init__(self, fingerprint: Fingerprint, memory: float | None = None, show: bool = True) -> None:
+    def __init__(
+        self, fingerprint: Fingerprint, memory: float | None = None, show: bool = True, largest: bool = False
+    ) -> None:
         if memory is not None:
             check_numbers({"memory": memory}, lowest=1)
         self.fingerprint, self.memory, self.show = fingerprint, memory, show
-        self.voxel, self.extent = np.median(fingerprint.spacings, 0), np.median(fingerprint.extents, 0)
+        self.voxel, self.kind = np.median(fingerprint.spacings, 0), "largest" if largest else "median"
         self.reasons: dict[str, str] = {}
-        self.scans = f"{len(fingerprint.scans)} scans, median"
+        self.extent = (np.max if largest else np.median)(fingerprint.extents, 0)
+        self.scans = f"{len(fingerprint.scans)} scans"
 
     def most_voxels(self, features: Sequence[int]) -> int:
         """Voxels of a batch that the budget allows."""
@@ -82,22 +86,22 @@ class GridPlan:
         return self._chosen("features", list(FEATURES), "those of the shipped weights")
 
     def pixdim(self, features: Sequence[int]) -> list[float]:
-        """Voxel size, mm: the median scan's, its finest axes coarsened until the median scan fits as a whole."""
+        """Voxel size, mm: the median scan's, its finest axes coarsened until the scan fits as a whole."""
         most, finest = self.most_voxels(features), float(self.voxel.min())
         sampled = finest
         while math.prod(size_for(self.extent, np.maximum(self.voxel, sampled).tolist())) > most:
             sampled *= 1.02
         pixdim = [float(f"{n:.3g}") for n in np.maximum(self.voxel, sampled)]
-        why = f"{self.scans} {' x '.join(f'{n:.3g}' for n in self.voxel)} mm"
+        why = f"{self.scans}, median {' x '.join(f'{n:.3g}' for n in self.voxel)} mm"
         if sampled > finest:
-            why += f", coarsened until the median scan is at most {most:,} voxels"
+            why += f", coarsened until the {self.kind} scan is at most {most:,} voxels"
         return self._chosen("pixdim", pixdim, why)
 
     def spatial_size(self, pixdim: Sequence[float], features: Sequence[int]) -> list[int]:
-        """Voxels of the crop: the median scan; its longest axis gives way where that is more than the budget allows."""
+        """Voxels of the crop: the whole scan; its longest axis gives way where that is more than the budget allows."""
         most = self.most_voxels(features)
         whole, size = size_for(self.extent, pixdim), size_for(self.extent, pixdim, most)
-        why = f"{self.scans} {' x '.join(f'{n:.3g}' for n in self.extent)} mm, multiples of {MULTIPLE}"
+        why = f"{self.scans}, {self.kind} {' x '.join(f'{n:.3g}' for n in self.extent)} mm, multiples of {MULTIPLE}"
         if size != whole:
             why += f", the longest axis cut until it is at most {most:,} voxels"
         return self._chosen("spatial_size", size, why)

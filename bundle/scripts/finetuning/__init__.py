@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks, cases and scores of the child bundles."""
 
+from .atlas_reader import AtlasReader
 from .classification_cases import as_value, classified_cases, numbers_of_values, read_table, sampling_weights
 from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, scores
 from .classification_scores import ClassificationScores, Predictions, write_rows
@@ -16,6 +17,7 @@ from .segmentation_cases import images_to_predict, labelled_cases
 from .segmentation_scores import SegmentationScores, case_scores
 
 __all__ = [
+    "AtlasReader",
     "ClassificationNetwork",
     "ClassificationScores",
     "MeanAUC",

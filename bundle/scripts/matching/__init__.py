@@ -4,11 +4,12 @@
 from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .finer_grid import FinerGrid
 from .inferer import MatchingInferer
-from .label_propagation import list_propagation
+from .label_propagation import list_propagation, take_corrected
 from .list_pairs import expand, list_pairs
 from .point_files import PointFile, read_points
 from .points import carry_points, invert
 from .refinement import LocalNCCGradient, Refinement
+from .saved_labels import SavedLabelsInferer, saved_labels
 from .vote_labels import VoteLabels
 from .write_match import (
     WriteMatch,
@@ -25,6 +26,7 @@ __all__ = [
     "MatchingInferer",
     "PointFile",
     "Refinement",
+    "SavedLabelsInferer",
     "VoteLabels",
     "WriteFeatures",
     "WriteMatch",
@@ -38,6 +40,8 @@ __all__ = [
     "list_scans",
     "plain",
     "read_points",
+    "saved_labels",
     "similarity_map",
+    "take_corrected",
     "world_match",
 ]

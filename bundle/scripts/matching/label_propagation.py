@@ -1,15 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which labelled scans give labels to which others of a folder: every scan matched with every atlas."""
+"""Which labelled scans give labels to which others of a folder, those among them that a person has corrected."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.find_scans import find_scans
-from ..data.result_names import record_results, refuse_overwriting, result_names, show_results
+from ..data.labels import as_codes, label_type
+from ..data.reading import read_scan, scan_geometry
+from ..data.result_names import (
+    VOLUME_ENDINGS,
+    record_results,
+    refuse_overwriting,
+    result_names,
+    scan_name,
+    show_results,
+)
+from ..data.writing import write_nifti
 from ..errors import InputError
 from .list_pairs import Paths, expand, list_pairs, same_file
+from .match_table import put_rows
+from .vote_labels import COLUMNS, CONFIDENCE, TABLE, doubt
+
+CORRECTED = "corrected"
+"""Folder of the label maps that a person has corrected, inside that of the results and with their names."""
 
 
 def list_propagation(
@@ -22,7 +40,8 @@ def list_propagation(
     kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """
-    Every scan of a folder paired with every atlas.
+    Every scan of a folder paired with every atlas. Scans with a label map of their result's name in
+    ``<output_dir>/corrected`` are atlases too.
 
     Args:
         dataset_dir: folder of the scans that need labels; atlases in it are left out.
@@ -49,15 +68,82 @@ def list_propagation(
     scans = [scan["image"] for scan in found]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = result_names(unlabelled)
+    given = {name: [path, *atlases] for path, name in names.items()}
+    corrected = corrected_maps(output_dir, names)
+    together = [*zip(atlases, labels, strict=True), *corrected.items()]
     pairs = [
         {"image": path, "moving": moving, "moving_label": label}
         for path in unlabelled
-        for moving, label in zip(atlases, labels, strict=True)
+        for moving, label in together
+        if path not in corrected
     ]
+    if not pairs:
+        raise InputError(f"every scan of {dataset_dir} has a label: there is none to carry labels to")
     listed = list_pairs(pairs=pairs)
+    for moving, label in together:
+        print(f"atlas {moving} with the label map {label}", flush=True)
     if dry_run:
-        show_results({name: [path, *atlases] for path, name in names.items()})
+        show_results({name: sources for name, sources in given.items() if sources[0] not in corrected})
     if output_dir is not None:
         refuse_overwriting([*scans, *atlases, *labels], [Path(output_dir, f"{name}.nii.gz") for name in names.values()])
-        record_results(output_dir, {name: [path, *atlases] for path, name in names.items()})
-    return [{**pair, "votes": len(atlases), "result": names[pair["image"]]} for pair in listed]
+        if same_file(dataset_dir, output_dir):
+            raise InputError(f"{output_dir} is the folder of the scans: pass another --output_dir")
+        record_results(output_dir, given)
+    return [{**pair, "votes": len(together), "result": names[pair["image"]]} for pair in listed]
+
+
+def corrected_maps(output_dir: str | None, names: dict[str, str]) -> dict[str, str]:
+    """
+    The label maps in ``<output_dir>/corrected``.
+
+    Args:
+        output_dir: folder of the results.
+        names: of the results, by path of the scan.
+
+    Returns:
+        path of the label map by path of its scan.
+
+    Raises:
+        InputError: for a file that has the name of no result, or two for one.
+    """
+    folder = Path(output_dir or "", CORRECTED)
+    if output_dir is None or not folder.is_dir():
+        return {}
+    scans = {name: path for path, name in names.items()}
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.lower().endswith(VOLUME_ENDINGS):
+            continue
+        scan = scans.get(scan_name(path))
+        if scan is None:
+            raise InputError(
+                f"{path} has the name of no result in {output_dir}: call it as the label map that it corrects, such as "
+                f"{next(iter(scans), 'scan')}.nii.gz"
+            )
+        if scan in found:
+            raise InputError(f"{found[scan]} and {path} both correct one label map: remove one of them")
+        found[scan] = str(path)
+    return found
+
+
+def take_corrected(output_dir: str, pairs: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Put corrected label maps in the place of the results that they correct, which then count as sure.
+
+    Args:
+        output_dir: folder of the results.
+        pairs: see :func:`list_propagation`.
+    """
+    folder = Path(output_dir)
+    atlases = dict.fromkeys((str(pair["moving"]), str(pair["label"])) for pair in pairs)
+    for scan, label in atlases:
+        if Path(label).parent != folder / CORRECTED:
+            continue
+        name, codes = scan_name(label), as_codes(np.asarray(read_scan(label)[1]))
+        geometry = scan_geometry(scan)
+        write_nifti(
+            codes.astype(label_type(np.unique(codes).tolist())), geometry.affine, folder / f"{name}.nii.gz", geometry
+        )
+        (folder / CONFIDENCE / f"{name}.nii.gz").unlink(missing_ok=True)
+        row = {"confidence": "1.0000", "look_at": "corrected"}
+        put_rows(folder / TABLE, COLUMNS, name, [row], doubt)

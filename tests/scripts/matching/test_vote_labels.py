@@ -12,6 +12,7 @@ import pytest
 import scripts.matching.write_match
 import torch
 from monai.data import MetaTensor
+from scripts.errors import InputError
 from scripts.matching import VoteLabels, label_probabilities
 from scripts.spatial import resample
 
@@ -168,3 +169,36 @@ def test_probabilities_find_their_positions_once(monkeypatch):
     assert len(calls) == 1
     expected = torch.cat([resample((label == code).float(), *where) for code in codes])
     torch.testing.assert_close(shares, expected)
+
+
+def test_a_reader_votes_too(tmp_path):
+    """Atlas and reader differ: the one with more weight decides, and the confidence is its share."""
+    label = torch.full(SIZE, 7)
+
+    def read(image):
+        assert image.shape == (1, 1, *SIZE)
+        return [0, 9], torch.stack([torch.zeros(SIZE), torch.ones(SIZE)])
+
+    for share, winner in ((0.2, 7), (0.6, 9)):
+        vote = VoteLabels(str(tmp_path / str(share)), reader=read, reader_share=share)
+        vote(pair(label, votes=2))
+        vote(pair(label, votes=2))
+        assert set(np.unique(volume(tmp_path / str(share) / "scan.nii.gz"))) == {winner}
+        confidence = volume(tmp_path / str(share) / "confidence" / "scan.nii.gz")
+        np.testing.assert_allclose(confidence, max(share, 1 - share), atol=1e-5)
+    VoteLabels(str(tmp_path / "none"), reader=read, reader_share=0)(pair(label))
+    assert set(np.unique(volume(tmp_path / "none" / "scan.nii.gz"))) == {7}
+
+
+def test_a_reader_does_not_label_what_no_atlas_sees(tmp_path):
+    def read(image):
+        return [9], torch.ones(1, *SIZE)
+
+    VoteLabels(str(tmp_path), reader=read, reader_share=0.9)(pair(torch.full(SIZE, 7), offset=3))
+    assert not volume(tmp_path / "scan.nii.gz")[:3].any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1])
+def test_the_share_of_a_reader_is_checked(tmp_path, share):
+    with pytest.raises(InputError, match="share of the linear layer"):
+        VoteLabels(str(tmp_path), reader_share=share)

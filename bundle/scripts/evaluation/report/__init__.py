@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report page: pictures and tables in one HTML file."""
 
+from .carried_page import CarriedPage
 from .html import STYLE, change, data_uri, figure_tag, flexible, folded, image_tag, number, table
 from .outlines import label_centre, outline_pictures, outlines
 from .page import Report
@@ -31,6 +32,7 @@ from .tables import (
 
 __all__ = [
     "STYLE",
+    "CarriedPage",
     "Report",
     "as_volume",
     "change",

@@ -55,19 +55,19 @@ def outline_pictures(
     pictures = {}
     for name, grey in plane_pictures(0.8 * volume, spacing, pixels, centre).items():
         shown = np.stack([np.asarray(grey)] * 3, axis=-1)
-        first, second = (_edges(np.asarray(part[name])) for part in maps)
+        first, second = (edges(np.asarray(part[name])) for part in maps)
         shown[first], shown[second], shown[first & second] = GREEN, MAGENTA, 255
         pictures[name] = Image.fromarray(shown)
     return pictures
 
 
-def _edges(label: np.ndarray) -> np.ndarray:
+def edges(label: np.ndarray) -> np.ndarray:
     """Pixels of a structure beside ones of another or none."""
-    edges = np.zeros(label.shape, dtype=bool)
+    found = np.zeros(label.shape, dtype=bool)
     for axis in (0, 1):
         for step in (-1, 1):
-            edges |= label != np.roll(label, step, axis)
-    return edges & (label > 0)
+            found |= label != np.roll(label, step, axis)
+    return found & (label > 0)
 
 
 def outlines(

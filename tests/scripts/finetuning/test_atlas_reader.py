@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The linear layer that is fitted to the labelled scans themselves: what it reads, and of which codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scripts.errors import InputError
+from scripts.finetuning import AtlasReader
+from scripts.networks import UNetBackbone
+
+SIZE = (12, 10, 8)
+
+
+def read(paths: dict) -> dict:
+    """In place of the preprocessing: a bright cube, labelled 500 at the voxels of its own grid, a shade of 7 beside."""
+    label = torch.zeros(1, *SIZE)
+    label[:, 3:7, 3:7, 2:6], label[:, 8:11, 3:7, 2:6] = 500, 7
+    if paths["label"] == "empty":
+        label = torch.zeros(1, *SIZE)
+    noise = torch.as_tensor(np.random.default_rng(len(paths["image"])).random((1, *SIZE)), dtype=torch.float32)
+    image = (label == 500) * 1.0 + (label == 7) * 0.5 + 0.05 * noise
+    return {"image": MetaTensor(image, affine=torch.eye(4)), "original_label": MetaTensor(label, affine=torch.eye(4))}
+
+
+def reader(*labels: str) -> AtlasReader:
+    torch.manual_seed(0)
+    pairs = [{"image": f"scan_{n}", "moving": label, "label": label} for n in range(2) for label in labels]
+    return AtlasReader(UNetBackbone(features=(8, 16, 16)), pairs, read, levels=3)
+
+
+def test_it_finds_in_a_scan_what_the_atlases_show(capsys: pytest.CaptureFixture[str]) -> None:
+    """Codes are those of the label maps; each atlas is read once, whatever the number of scans; nothing is refitted."""
+    asked = reader("one", "other")
+    item = read({"image": "a new one", "label": "l"})
+    for _ in range(2):
+        codes, shares = asked(item["image"][None])
+    assert codes == [0, 7, 500]
+    assert shares.shape == (3, *SIZE)
+    torch.testing.assert_close(shares.sum(dim=0), torch.ones(SIZE))
+    found = torch.as_tensor(codes)[shares.argmax(dim=0)]
+    assert (found == item["original_label"][0]).float().mean() > 0.95
+    assert capsys.readouterr().out.count("fitted to 2 labelled scan(s)") == 1
+
+
+def test_label_maps_without_any_label_are_refused() -> None:
+    with pytest.raises(InputError, match="all labels are background"):
+        reader("empty")(torch.rand(1, 1, *SIZE))
