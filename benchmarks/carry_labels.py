@@ -64,7 +64,7 @@ def with_label(scan: Mapping[str, Any], name: str, folder: Path, out: Path) -> d
     if merged is None:
         return {"image": scan["image"], "label": scan["label"]}
     groups = json.loads((folder / "dataset.json").read_text())[merged]
-    source = nib.load(scan["label"])
+    source = nib.Nifti1Image.from_filename(scan["label"])
     values, codes = np.asarray(source.dataobj), np.zeros(source.shape, np.uint8)
     for code, group in enumerate(groups, 1):
         codes[np.isin(values, group["source_values"])] = code
@@ -104,7 +104,7 @@ def main() -> None:
     readers = {count: AtlasReader(network.backbone, pairs[:count], prepare) for count in args.atlases}
     found: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for number, scan in enumerate(scans, 1):
-        truth = np.asarray(nib.load(scan["label"]).dataobj)
+        truth = np.asarray(nib.Nifti1Image.from_filename(scan["label"]).dataobj)
         votes = {"majority": LabelVote("majority"), "similarity": LabelVote("similarity")}
         for count, pair in enumerate(pairs, 1):
             data = list_data_collate([prepare({"image": scan["image"], **pair})])

@@ -64,7 +64,7 @@ class SavedLabelsInferer(Inferer):
         self.match = MatchingInferer(refine, finest=finest)
 
     @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """
         Args:
             inputs: the scan as it was read, ``(1, 1, D, H, W)``, with its path in the meta data.
@@ -94,6 +94,6 @@ class SavedLabelsInferer(Inferer):
             images = (data[key].to(inputs.device) for key in ("moving", "original_image", "original_moving"))
             data["pred"] = self.match(data["image"].to(inputs.device), network, *images)
             vote.add(data)
-        reader = None if self.reader is None else self.reader(network.backbone, pairs)  # type: ignore[arg-type]
+        reader = None if self.reader is None else self.reader(network.backbone, pairs)  # type: ignore[attr-defined]
         codes = vote.close(data, reader).codes.float()  # ITK, which writes the answer, has no images of long integers
         return MetaTensor(codes[None, None].to(inputs.device), meta=inputs.meta)
