@@ -152,6 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
         "grid": given.grid,
         "options": ids,
         "refine": given.refine,
+        "model": preparing.weights(),
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version for name in VERSIONS if (version := version_of(name))},
     }

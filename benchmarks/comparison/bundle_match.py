@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,12 @@ class BundleMatch:
         if self.parser.get_parsed_content("load_pretrain"):
             self.parser.get_parsed_content("checkpointloader")()
         self.evaluator = self.parser.get_parsed_content("evaluator")
+
+    def weights(self) -> str | None:
+        """SHA-256 of the model's file; None where it is untrained."""
+        if not self.parser.get_parsed_content("load_pretrain"):
+            return None
+        return hashlib.sha256(Path(self.parser.get_parsed_content("model")).read_bytes()).hexdigest()
 
     def _keep(self, data: dict[str, Any]) -> dict[str, Any]:
         self.found = [data]

@@ -31,7 +31,7 @@ class ConvexAdam:
     this bundle's affine map, on the grid that its network sees.
 
     Args:
-        ours: gives the affine map and the network.
+        ours: gives the affine map and the network; with ``finest`` 1, on the grid that the network sees.
         settings: of ``convex_adam_pt``, see :data:`ENGINE`.
         scale: see :data:`SCALE`.
     """

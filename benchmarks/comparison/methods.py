@@ -52,7 +52,7 @@ def make_methods(names: Sequence[str], make: Refine, refine: int, grid: str) -> 
         InputError: for a name that no method has.
     """
     ours = make(refine=0)
-    engine = ConvexAdam(ours)
+    engine = ConvexAdam(make(refine=0, finest=1.0))
     known: dict[str, Match] = {
         "before": centres,
         "ours_affine": ours.affine,

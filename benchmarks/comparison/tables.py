@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 Row = dict[str, Any]
 """One match by one method: ``method``, ``fixed``, ``moving`` and the measures; those that are not known are NaN."""
@@ -84,6 +85,10 @@ def figure(rows: Sequence[Row], title: str) -> Figure:
         fontsize=8,
     )
     right.set_xscale("log")
+    right.margins(0.2, 0.1)
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("CPU seconds a match", fontsize=8)
     right.set_ylabel("mean Dice", fontsize=8)
     picture.suptitle(title, fontsize=10)
