@@ -135,7 +135,8 @@ def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
         the figure.
     """
     groups = {
-        "losses (training)": ["matching", "smoothness", "restoration", "redundancy"],
+        "contrast of places (training)": ["places"],
+        "losses (training)": ["known_map", "matching", "smoothness", "restoration", "redundancy"],
         "NCC (held-back pairs)": ["ncc_before", "ncc_after"],
         "label Dice (held-back pairs)": ["dice_before", "dice_after"],
         "folded voxels, %": ["folded_percentage"],

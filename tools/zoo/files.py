@@ -29,7 +29,7 @@ NEEDED = (
     WEIGHTS,
 )
 BELONGS = re.compile(
-    r"LICENSE|models/model\.pt|configs/[\w.-]+\.(json|conf)|scripts/[\w/-]+\.(py|html|css)|docs/[\w.-]+\.(md|txt|png)"
+    r"LICENSE|models/model\.pt|configs/[\w.-]+\.(json|conf)|scripts/[\w/-]+\.(py|html|css)|docs/[\w.-]+\.(md|txt|png|csv)"
 )
 HEADINGS = (
     "overview",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from .dicom_series import find_series
 
 PART = 2**16
 """Bytes read at either end of a file."""
+RELEASED = Path("docs", "trained_on.csv")
+"""Of a bundle: the scans that its weights were trained on, ``set``, ``scan`` and ``fingerprint``."""
 
 
 def fingerprint(path: str) -> str:
@@ -39,18 +42,24 @@ def fingerprint(path: str) -> str:
 def trained_on(model: str | None) -> list[str]:
     """
     Args:
-        model: weights, in the folder of the training run.
+        model: weights, in the folder of the training run, or ``models/model.pt`` of a bundle.
 
     Returns:
-        fingerprints of the scans they were trained on, from ``settings.json`` beside them; none where it says none.
+        fingerprints of the scans they were trained on, from ``settings.json`` beside them or :data:`RELEASED` of the
+        bundle; none where neither says any.
     """
-    path = Path(model).with_name("settings.json") if model else None
-    if path is None or not path.is_file():
+    if not model:
+        return []
+    settings, released = Path(model).with_name("settings.json"), Path(model).parents[1] / RELEASED
+    path = settings if settings.is_file() else released
+    if not path.is_file():
         return []
     try:
+        if path == released:
+            return [row["fingerprint"] for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
         return [str(digits) for digits in json.loads(path.read_text(encoding="utf-8")).get("trained_on", [])]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is no JSON that a training run wrote ({error}): bring back what it wrote") from error
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not what a training run wrote ({error!r}): bring back what it wrote") from error
 
 
 def fingerprints(scans: Sequence[Mapping[str, Any]], pretrained: str | None = None) -> list[str]:

@@ -92,7 +92,7 @@ class History:
             f"Pre-training ended after epoch {last['epoch']:.0f}",
             f"{'':28}{'first epoch':>12}{'last epoch':>12}",
         ]
-        for name in ("train_loss", "matching", "smoothness", "restoration", "redundancy"):
+        for name in ("train_loss", "places", "known_map", "matching", "smoothness", "restoration", "redundancy"):
             if name in first and name in last:  # a run may have begun before there was such a term
                 lines.append(f"{name.replace('_', ' '):28}{first[name]:12.4f}{last[name]:12.4f}")
         measured = [row for row in self.rows if "ncc_after" in row]
