@@ -23,7 +23,7 @@ from .dataset_json import first_channel, listed_images
 from .dicom_series import file_stamp
 from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
-from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions
+from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions, tell_sizes
 from .walk_folder import walk
 
 SubjectKey = str | Callable[[str], Any] | None
@@ -175,6 +175,7 @@ def survey(
     usable = [item for item in items if item["image"] not in problems]
     good = {item["image"]: checks[item["image"]] for item in usable}
     tell_decisions(good)
+    tell_sizes(good)
     tell_kinds(usable)
     kept = ("image", "label", "missing_label")
     scans = [

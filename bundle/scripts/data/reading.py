@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ STRAIGHTEN = "resample it to straight axes: NIfTI by nibabel.processing.resample
 """What helps where shear does not."""
 
 MAX_VOXELS = 2**30
-"""Voxels of a scan at the voxel size asked for; 4 GB as float32, of which preparing takes several."""
+"""Voxels that a scan may have at the voxel size asked for; fewer where memory is short."""
+BYTES_A_VOXEL = 60
+"""Of memory at the peak of resampling to so many voxels, by MONAI's ``Spacing``."""
 
 
 class ScanReader(ImageReader):
@@ -177,7 +180,7 @@ class LoadScand(LoadImaged):
     Args:
         keys: of paths.
         pixdim: millimetres of the voxels that the scan will be resampled to; None for no such step.
-        max_voxels: that it may have then.
+        max_voxels: that it may have then; None for as many as this machine's memory takes, see :func:`most_voxels`.
         allow_missing_keys: skip keys that are not there.
         dtype: of the values; None keeps the file's.
         label_keys: of label maps among the keys, whose codes stay the whole numbers they are, however large.
@@ -188,7 +191,7 @@ class LoadScand(LoadImaged):
         self,
         keys: KeysCollection,
         pixdim: Sequence[float] | None = None,
-        max_voxels: int = MAX_VOXELS,
+        max_voxels: int | None = None,
         allow_missing_keys: bool = False,
         dtype: DtypeLike = np.float32,
         label_keys: Sequence[str] = ("label",),
@@ -252,14 +255,25 @@ class LoadScand(LoadImaged):
         return convert_to_dst_type(codes, values, dtype=np.float64)[0]
 
 
-def check_resampled(geometry: ScanGeometry, pixdim: Sequence[float], max_voxels: int, zoom: float = 1.0) -> None:
+def most_voxels() -> int:
+    """Voxels to which a scan can be resampled on this machine, :data:`MAX_VOXELS` at most."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return MAX_VOXELS
+    return min(MAX_VOXELS, memory // BYTES_A_VOXEL)
+
+
+def check_resampled(
+    geometry: ScanGeometry, pixdim: Sequence[float], max_voxels: int | None = None, zoom: float = 1.0
+) -> None:
     """
     Refuse a scan that would be enormous, or vanish, at another voxel size.
 
     Args:
         geometry: of the scan.
         pixdim: the voxel size, in millimetres.
-        max_voxels: it may have then.
+        max_voxels: it may have then, see :class:`LoadScand`.
         zoom: how many times larger the scan is taken for.
 
     Raises:
@@ -267,11 +281,14 @@ def check_resampled(geometry: ScanGeometry, pixdim: Sequence[float], max_voxels:
     """
     extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
     voxels = np.maximum(1, np.round(extent * zoom / np.asarray(pixdim, dtype=float)[: len(extent)]))
-    if voxels.prod() <= max_voxels and voxels.max() >= 4:
+    most = most_voxels() if max_voxels is None else max_voxels
+    if voxels.prod() <= most and voxels.max() >= 4:
         return
     shown, large = (" x ".join(f"{value:.4g}" for value in values) for values in (voxels, extent))
-    what = "enormous" if voxels.prod() > max_voxels else "next to nothing"
+    what = "enormous" if voxels.prod() > most else "next to nothing"
+    needed = f" ({voxels.prod() * BYTES_A_VOXEL / 1e9:.3g} GB of memory)" if voxels.prod() > most else ""
     raise UnusableScan(
-        f"would be {what}, {shown} voxels, at the voxel size {list(pixdim)} mm asked for: its header says that it is "
-        f"{large} mm large; correct its voxel size or unit (pixdim, sform, xyzt_units), or pass another --pixdim"
+        f"would be {what}, {shown} voxels{needed}, at the voxel size {list(pixdim)} mm asked for: its header says "
+        f"that it is {large} mm large; correct its voxel size or unit (pixdim, sform, xyzt_units), or pass another "
+        "--pixdim"
     )

@@ -19,6 +19,9 @@ from .reading import read_scan, scan_geometry
 LARGEST = 5000.0
 """Millimetres of the longest axis that a scan may have: more says that its unit or voxel size is wrong."""
 
+ODD = 4.0
+"""How many times longer or shorter than the others a scan is that is pointed out."""
+
 
 @dataclass(frozen=True)
 class ScanCheck:
@@ -135,6 +138,25 @@ def _problem(
 def scan_exists(path: str) -> bool:
     """Whether a path names a file, a folder, or a series in a folder of DICOM files."""
     return os.path.exists(path) or is_series(path)
+
+
+def tell_sizes(checks: Mapping[str, ScanCheck]) -> None:
+    """
+    Say in one line which of three scans or more are of quite another size: a wrong voxel size or unit is not refused
+    where the scan can be read with it.
+
+    Args:
+        checks: by path.
+    """
+    lengths = {path: float(np.multiply(check.size, check.spacing).max()) for path, check in checks.items()}
+    usual = float(np.median(list(lengths.values()))) if len(lengths) > 2 else 0.0
+    odd = [path for path, length in lengths.items() if usual and not usual / ODD < length < ODD * usual]
+    if odd:
+        print(
+            f"sizes: {len(odd)} of {len(checks)} scans, as {odd[0]}, which is {lengths[odd[0]]:.4g} mm long by its "
+            f"header, the median is {usual:.4g} mm; if that is wrong, correct its voxel size or unit",
+            flush=True,
+        )
 
 
 def tell_decisions(checks: Mapping[str, ScanCheck]) -> None:

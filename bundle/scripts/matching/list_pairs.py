@@ -13,7 +13,7 @@ from typing import Any
 from ..data.find_scans import find_scans
 from ..data.label_checks import check_label
 from ..data.result_names import record_results, refuse_overwriting, result_names, scan_name, show_results
-from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
+from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions, tell_sizes
 from ..errors import InputError
 from .point_files import TABLE, read_points
 
@@ -193,6 +193,7 @@ def _check_pairs(pairs: Sequence[dict[str, str]]) -> None:
     if bad:
         raise InputError("\n  ".join([f"{len(bad)} of {len(checks)} scans cannot be used:", *bad]))
     tell_decisions(checks)
+    tell_sizes(checks)
     labelled = {(pair["moving"], pair["moving_label"]) for pair in pairs if "moving_label" in pair}
     for image, label in sorted(labelled):
         check_label(image, label)

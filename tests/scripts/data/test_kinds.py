@@ -86,3 +86,17 @@ def test_one_kind_says_nothing(tmp_path, anatomy, capsys):
     assert "kinds" not in capsys.readouterr().out
     with pytest.raises(InputError, match="no scan of kind 'T2', but 2 t1: pass --kind with one of them"):
         find_scans(str(tmp_path), kind="T2")
+
+
+@pytest.mark.parametrize("wrong", [10, 0.1])
+def test_a_scan_of_quite_another_size_is_told(tmp_path, anatomy, capsys, wrong):
+    """A voxel size that is ten times too large or small can be read, and nothing fails."""
+    for n in range(3):
+        write_nifti(tmp_path / f"p{n}.nii", anatomy(n), np.diag([*[wrong if n == 1 else 1.0] * 3, 1]))
+    find_scans(str(tmp_path))
+    told = capsys.readouterr().out
+    assert f"sizes: 1 of 3 scans, as {tmp_path / 'p1.nii'}, which is {24 * wrong:.4g} mm long by its header" in told
+    (tmp_path / "p1.nii").unlink()
+    write_nifti(tmp_path / "p1.nii", anatomy(1))
+    find_scans(str(tmp_path))
+    assert "sizes:" not in capsys.readouterr().out

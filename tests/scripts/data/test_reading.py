@@ -99,8 +99,8 @@ class TestBadScans:
             (lambda v: v[..., :1], "is 24 x 24 x 1 voxels"),
             (lambda v: np.stack([v, v], axis=-1), "holds 2 volumes"),
             (lambda v: v[:3], "is 3 x 24 x 24 voxels; 3 axes of 4 voxels"),
-            (lambda v: np.where(v > v.max() - 1, np.nan, v), "NaN or infinite; replace"),
-            (lambda v: np.where(v > v.max() - 1, np.inf, v), "NaN or infinite; replace"),
+            (lambda v: np.where(v > v.max() - 1, np.nan, v), "NaN or infinite; store"),
+            (lambda v: np.where(v > v.max() - 1, np.inf, v), "NaN or infinite; store"),
             (lambda v: np.full_like(v, 7), "is constant (every voxel is 7): it shows"),
         ],
     )

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -57,6 +59,16 @@ def test_volumes(scan, tmp_path):
             assert same(nib.load(result).affine, nib.load(scan).affine)
         else:
             assert on_it(scan, result)
+
+
+def test_features_on_a_grid_of_their_own(scan, tmp_path):
+    """Turned, of other voxels and shifted: either library has each of their voxels where it has the scan's there."""
+    geometry, in_itk = scan_geometry(str(scan)), as_itk_reads(scan)
+    to_scan = np.array([[0, -1.5, 0, 12], [2, 0, 0, 1], [0, 0, -1.2, 9], [0, 0, 0, 1.0]])  # from their voxels
+    result = tmp_path / "result.nii.gz"
+    write_nifti(np.zeros((6, 7, 8), np.float32), geometry.affine @ to_scan, result, geometry)
+    assert same(nib.load(result).affine, nib.load(scan).affine @ to_scan)
+    assert same(as_itk_reads(result), None if in_itk is None else in_itk @ to_scan)
 
 
 @pytest.mark.parametrize("moving_kind", ["ordinary", "codes are 0", "sform and qform differ", "micrometres"])
@@ -143,7 +155,7 @@ def test_results_of_a_tilted_series(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "pixdim", "message"),
     [
-        ({"sform": np.diag([500, 500, 500, 1]) @ GRID}, [0.5] * 3, "would be enormous, 2.8e\\+04 x"),
+        ({"sform": np.diag([500, 500, 500, 1]) @ GRID}, [0.5] * 3, "would be enormous, 2.8e\\+04 x.* GB of memory"),
         ({"sform": GRID, "xyzt_units": 3}, [1.0] * 3, "would be next to nothing, 1 x 1 x 1 voxels"),
     ],
 )
@@ -155,3 +167,11 @@ def test_sizes_that_cannot_be(tmp_path, fields, pixdim, message):
         LoadScand("image", pixdim)({"image": path})
     write_header(tmp_path / "a.nii", volume, GRID, xyzt_units=2)
     assert LoadScand("image", pixdim)({"image": path})["image"].shape == (1, *SIZE)
+
+
+def test_a_size_that_this_machine_has_no_memory_for(tmp_path, monkeypatch):
+    write_header(tmp_path / "a.nii", np.ones(SIZE, np.int16), GRID)
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 100)
+    with pytest.raises(InputError, match=r"a.nii would be enormous, 28 x 40 x 36 voxels \(0.00242 GB of memory\)"):
+        LoadScand("image", [1, 1, 1])({"image": str(tmp_path / "a.nii")})
+    assert LoadScand("image", [4, 4, 4])({"image": str(tmp_path / "a.nii")})["image"].shape == (1, *SIZE)
