@@ -28,6 +28,7 @@ from monai.bundle import ConfigParser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
+from comparison.atlases import list_targets, vote
 from comparison.bundle_match import BUNDLE, BundleMatch, Pair
 from comparison.methods import DEFAULT, Match, make_methods
 from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
@@ -110,6 +111,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, An
     parser.add_argument("--merged_labels", help="entry of dataset.json that merges label codes")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="which methods, see comparison/methods.py")
     parser.add_argument("--refine", type=int, default=0, help="also this bundle's match refined by so many steps")
+    parser.add_argument("--atlases", nargs="+", type=int, help="instead of pairs: labels by so many atlases, as 1 3 7")
     parser.add_argument("--grid", choices=("own", "model"), default="own", help="what greedy and ANTs are given")
     parser.add_argument("--config_file", nargs="+", default=[], help="overlays of inference.json, as settings.json")
     given, rest = parser.parse_known_args(arguments)
@@ -152,11 +154,24 @@ def main(arguments: list[str] | None = None) -> None:
         "grid": given.grid,
         "options": ids,
         "refine": given.refine,
+        "atlases": given.atlases,
         "model": preparing.weights(),
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version for name in VERSIONS if (version := version_of(name))},
     }
     rows = measured(given.out, about)
+    if given.atlases:
+        targets = list_targets(scans, given.pairs, max(given.atlases), given.seed)
+        for number, (target, atlases) in enumerate(targets, start=1):
+            fixed, *others = (read_scan_of(scans[index], structures["groups"]) for index in (target, *atlases))
+            if any(row["fixed"] == Path(fixed.path).name for row in rows):
+                continue
+            prepared = [preparing.prepare(fixed, other) for other in others]
+            for name, match in methods.items():
+                rows += (found := vote(name, match, prepared, sorted(given.atlases), structures["groups"]))
+                print(f"{number}/{len(targets)} {name}: Dice {[round(row['dice'], 3) for row in found]}", flush=True)
+            write(rows, about, given.out)
+        pairs = []
     for number, (first, second) in enumerate(pairs, start=1):
         read = [read_scan_of(scans[index], structures["groups"]) for index in (first, second)]
         ways = (preparing.prepare(read[0], read[1]), preparing.prepare(read[1], read[0]))

@@ -82,7 +82,7 @@ class BundleMatch:
 
     def prepare(self, fixed: Scan, moving: Scan) -> Pair:
         """Read and prepare two scans."""
-        files = [{"image": fixed.path, "moving": moving.path}]
+        files = [{"image": fixed.path, "moving": moving.path, "label": moving.label_path}]
         (batch,) = DataLoader(Dataset(files, self.parser.get_parsed_content("preprocessing")), batch_size=1)
         return Pair(fixed, moving, batch)
 

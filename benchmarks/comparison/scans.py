@@ -26,12 +26,14 @@ class Scan:
 
     Args:
         path: of its file.
+        label_path: of its label map's file.
         image: ``(1, D, H, W)``, float32.
         label: ``(1, D, H, W)``, numbers of the structures from 1, 0 elsewhere.
         affine: ``(4, 4)``, voxels to millimetres RAS, float64.
     """
 
     path: str
+    label_path: str
     image: torch.Tensor
     label: torch.Tensor
     affine: torch.Tensor
@@ -87,4 +89,4 @@ def read_scan_of(scan: Mapping[str, Any], groups: Sequence[Sequence[int]]) -> Sc
     image, label = loaded["image"], loaded["label"]
     numbers = number_structures(torch.as_tensor(label), groups)
     affine = torch.as_tensor(image.affine).double()
-    return Scan(str(scan["image"]), torch.as_tensor(image).float(), numbers.float(), affine)
+    return Scan(str(scan["image"]), str(scan["label"]), torch.as_tensor(image).float(), numbers.float(), affine)

@@ -11,7 +11,8 @@ import compare
 import numpy as np
 import pytest
 import torch
-from comparison.scans import Scan, labelled_scans, list_pairs_of
+from comparison.atlases import list_targets
+from comparison.scans import Scan, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, on_own_grid, score
 from comparison.tables import markdown, summarise
 from scripts.data import split_subjects
@@ -37,7 +38,7 @@ def field_of(matrix, affine, size=SIZE):
 def scan(affine, inside):
     """A scan with one structure: the points of its space for which it says so."""
     label = inside(places(affine)).float()[None]
-    return Scan("scan.nii.gz", label, label, affine)
+    return Scan("scan.nii.gz", "label.nii.gz", label, label, affine)
 
 
 def ball(points):
@@ -157,6 +158,28 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     with pytest.raises(InputError, match="of another comparison"):
         compare.main([*command, "--seed", "1"])
+
+
+def test_atlases_vote_together(labelled, tmp_path):
+    scans = labelled_scans(labelled, None, "all")
+    ((target, atlases),) = list_targets(scans, 1, 3, seed=0)
+    assert len({scans[index]["subject"] for index in (target, *atlases)}) == 4
+    given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    given += ["--atlases", "1", "3", "--pairs", "1", "--methods", "before", "ours"]
+    compare.main(["--data", str(labelled), "--out", str(tmp_path), *given])
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert [row["method"] for row in found["matches"]] == [
+        f"{name}, {count}" for name in ("before", "ours") for count in ("1 atlas", "3 atlases")
+    ]
+    assert {row["fixed"] for row in found["matches"]} == {scans[target]["image"].rsplit("/", 1)[1]}
+    one, three = (row for row in found["matches"] if row["method"].startswith("ours"))
+    assert one["cpu_seconds"] < three["cpu_seconds"]
+    assert all(0 < row["dice"] <= 1 for row in found["matches"])
+    scan_files = [read_scan_of(scans[index], [[1]]) for index in (target, *atlases)]
+    boxes = torch.stack([scan.label[0] for scan in scan_files])
+    majority = (boxes[1:].sum(dim=0) > 1).float()  # the scans lie alike, before they are matched
+    expected = 2 * (majority * boxes[0]).sum() / (majority.sum() + boxes[0].sum())
+    assert found["matches"][1]["dice"] == pytest.approx(float(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize(
