@@ -68,7 +68,7 @@ def write_nifti(array: np.ndarray, affine: np.ndarray, path: Path, like: ScanGeo
 
 def placed_image(array: np.ndarray, affine: np.ndarray, like: ScanGeometry | None = None) -> nib.Nifti1Image:
     """The image that :func:`write_nifti` writes."""
-    image = (nib.Nifti1Image if max(array.shape) < 2**15 else nib.Nifti2Image)(array, None)
+    image = (nib.Nifti1Image if max(array.shape) < 2**15 else nib.Nifti2Image)(array, None, dtype=array.dtype)
     header, size = image.header, array.shape[:3]
     header.set_xyzt_units("mm")
     if like is None or like.header is None:

@@ -17,7 +17,7 @@ from scripts.evaluation import MatchingQuality
 from scripts.matching import WriteMatch
 from support import write_nifti
 
-LARGE = [0, 1, 255, 2**16 - 1, 2**24 + 1, 2**24 + 2, 2**31 - 1]
+LARGE = [0, 1, 255, 2**16 - 1, 2**24 + 1, 2**24 + 2, 2**31 - 1, 2**32 - 1, 2**40 + 1]
 
 
 @given(
@@ -34,7 +34,9 @@ def test_what_is_between_two_labels_is_none(value):
         as_codes(np.array([1, value]))
 
 
-@pytest.mark.parametrize(("highest", "expected"), zip(LARGE, ["u1", "u1", "u1", "u2", "i4", "i4", "i4"], strict=True))
+@pytest.mark.parametrize(
+    ("highest", "expected"), zip(LARGE[:7], ["u1", "u1", "u1", "u2", "i4", "i4", "i4"], strict=True)
+)
 def test_smallest_type(highest, expected):
     assert np.dtype(label_type([0, highest])) == np.dtype(expected)
     assert np.dtype(label_type(torch.tensor([-1, highest]))).itemsize == 4
@@ -74,14 +76,15 @@ def test_labels_a_little_off_are_taken_alike_everywhere(tmp_path):
         LoadScand(["label"])({"label": half})
 
 
-def test_large_codes_are_measured_and_written_apart(tmp_path):
+@pytest.mark.parametrize("code", [2**24, 2**31 - 1, 2**40])
+def test_large_codes_are_measured_and_written_apart(tmp_path, code):
     """Neighbouring codes beyond what 32-bit floats tell apart: Dice, the warped label map, its probabilities."""
     values = np.zeros((8, 8, 8))
-    values[2:4], values[4:6] = 2**24, 2**24 + 1
+    values[2:4], values[4:6] = code, code + 1
     scan, label = str(tmp_path / "scan.nii"), str(tmp_path / "label.nii")
     paths = {"image": scan, "moving": scan, "label": label}
     write_nifti(tmp_path / "scan.nii", np.random.default_rng(0).random((8, 8, 8)).astype(np.float32))
-    write_nifti(tmp_path / "label.nii", values.astype(np.int32))
+    nib.save(nib.Nifti1Image(values.astype(np.int64), np.eye(4), dtype="int64"), tmp_path / "label.nii")
     loaded = LoadScand(list(paths))(paths)
     batch = {key: value[None] for key, value in loaded.items()}
     for value in batch.values():
@@ -96,8 +99,8 @@ def test_large_codes_are_measured_and_written_apart(tmp_path):
     originals = {f"original_{key}": value for key, value in batch.items()}
     WriteMatch(str(tmp_path), ["label", "probabilities"])({**batch, **originals, "pred": pred, "result": ["pair"]})
     assert np.array_equal(np.asarray(nib.load(tmp_path / "pair" / "warped_label.nii.gz").dataobj), values)
-    assert (tmp_path / "pair" / "probabilities.txt").read_text().split() == ["0", str(2**24), str(2**24 + 1)]
+    assert (tmp_path / "pair" / "probabilities.txt").read_text().split() == ["0", str(code), str(code + 1)]
     other = batch["label"].as_tensor().clone()
-    other[other == 2**24] = 2**24 + 1
+    other[other == code] = code + 1
     measured = MatchingQuality()({**batch, "pred": pred, "image_label": batch["label"], "moving_label": other})
     assert float(measured["dice_before"]) == pytest.approx((0 + 2 / 3) / 2)
