@@ -11,6 +11,7 @@ import torch
 from monai.data import list_data_collate
 from torch import nn
 
+from ..errors import check_numbers
 from ..matching.write_match import label_codes, label_probabilities
 from .linear_layer import fit_head
 from .networks import SegmentationNetwork
@@ -27,6 +28,9 @@ class AtlasReader:
         preprocessing: of a dictionary with ``image`` and ``label``, see ``inference.json``.
         levels: of the decoder that the layer reads at most, from full size down.
         voxels: drawn of each atlas at most.
+
+    Raises:
+        InputError: for a number of levels that cannot be meant.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class AtlasReader:
         levels: int = 3,
         voxels: int = 40000,
     ) -> None:
+        check_numbers({"decoder_levels": levels}, lowest=1, whole=True)
         self.backbone, self.preprocessing, self.voxels = backbone, preprocessing, voxels
         self.levels = min(levels, len(backbone.features) - 1) if hasattr(backbone, "decode") else 1  # type: ignore[arg-type]
         self.atlases = list(dict.fromkeys((str(pair["moving"]), str(pair["label"])) for pair in pairs))

@@ -117,8 +117,8 @@ def corrected_maps(output_dir: str | None, names: dict[str, str]) -> dict[str, s
         scan = scans.get(scan_name(path))
         if scan is None:
             raise InputError(
-                f"{path} has the name of no result in {output_dir}: call it as the label map that it corrects, such as "
-                f"{next(iter(scans), 'scan')}.nii.gz"
+                f"{path} has the name of no result in {output_dir}: save it as a label map under the name of the "
+                f"one that it corrects, such as {next(iter(scans), 'scan')}.nii.gz"
             )
         if scan in found:
             raise InputError(f"{found[scan]} and {path} both correct one label map: remove one of them")

@@ -49,3 +49,9 @@ def test_it_finds_in_a_scan_what_the_atlases_show(capsys: pytest.CaptureFixture[
 def test_label_maps_without_any_label_are_refused() -> None:
     with pytest.raises(InputError, match="all labels are background"):
         reader("empty")(torch.rand(1, 1, *SIZE))
+
+
+@pytest.mark.parametrize("levels", [0, 1.5])
+def test_levels_are_checked_before_anything_is_matched(levels: float) -> None:
+    with pytest.raises(InputError, match="decoder_levels"):
+        AtlasReader(UNetBackbone(features=(8, 16, 16)), [], read, levels=levels)  # type: ignore[arg-type]
