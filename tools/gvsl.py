@@ -91,6 +91,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[list[str]]], tuple
     "zoo": (zoo, ()),
 }
 """Functions that give the commands to run, and the options that each needs."""
+OF_MONAI = ("pretrain", "report", "probe", "carry")
+"""Those that end in ``monai.bundle run``, where every option has one value."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         part.add_argument("--overlay", action="append", default=[], help="a further configuration, such as segresnet")
         part.add_argument("--subjects", type=int, default=12, help="phantoms to make")
     args, passed_on = parser.parse_known_args(argv)
+    for before, word in zip(["", *passed_on], passed_on, strict=False):
+        follows = before.startswith("-") and "=" not in before
+        if args.command in OF_MONAI and not word.startswith("-") and not follows:
+            parser.error(f"'{word}' belongs to no option: write a pattern, or a list of several values, in quotes")
     commands = COMMANDS[args.command][0](args)
     for number, command in enumerate(commands):
         whole = [sys.executable, *command, *(passed_on if number == len(commands) - 1 else [])]

@@ -144,3 +144,18 @@ def test_training_needs_nothing_that_windows_lacks(
         monkeypatch.setitem(sys.modules, name, None)
     assert len(pretrain(cohort, tmp_path, epochs=1, cache_dir=str(tmp_path / "cache"))) == 1
     assert (tmp_path / "checkpoint_0001.pt").is_file()
+
+
+def test_a_pattern_without_quotes_is_told_before_anything_runs(
+    ran: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell makes several values of it; MONAI takes the second one for the id to run."""
+    needed = ["--label", "l.nii", "--data", "d"]
+    for words in (["--atlas", "a.nii", "b.nii", "c.nii", *needed], ["--atlas=a.nii", "b.nii", *needed]):
+        with pytest.raises(SystemExit):
+            gvsl.main(["carry", *words])
+        assert capsys.readouterr().err == (
+            "gvsl: error: 'b.nii' belongs to no option: write a pattern, or a list of several values, in quotes\n"
+        )
+    assert ran == []
+    assert gvsl.main(["child", "--dataset", "d", "--name", "n", "--features", "4", "8"]) == 0
