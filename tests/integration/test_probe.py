@@ -47,6 +47,7 @@ def test_a_folder_of_labelled_scans_gets_a_verdict(probe: Callable, labelled: Pa
     for name in ("fine_tuning", "linear_probe", "true_against_exchanged_labels", "carry_over"):
         assert found[name]["low"] <= found[name]["difference"] <= found[name]["high"]
         assert found[name]["difference"] == pytest.approx(found[name]["mean"] - found[name]["other_mean"])
+    assert (tmp_path / "out" / "probe.png").is_file()
     page = (tmp_path / "out" / "probe.html").read_text(encoding="utf-8")
     assert found["verdict"]["verdict"].capitalize() in page
     assert page.count("<img") == page.count('src="data:image/') == 8

@@ -5,7 +5,8 @@ from .cases import ProbeCases, read_cases
 from .comparison import compare, verdict
 from .feature_probes import carry_over, cluster_measures
 from .probe import Probe
-from .scan_level import ScanLevelProbe, cross_validated, pooled_features, scan_scores
+from .scan_level import ScanLevelProbe
+from .scan_scores import cross_validated, pooled_features, scan_scores, scores_by_group
 from .voxel_probes import FineTuning, LinearProbe
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "pooled_features",
     "read_cases",
     "scan_scores",
+    "scores_by_group",
     "verdict",
 ]

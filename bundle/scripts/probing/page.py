@@ -8,29 +8,12 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..evaluation.report import STYLE, figure_tag, image_tag, label_centre, number, outline_pictures, table
-from ..plots import subplots
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .figures import COMPARED, curve_figure, intervals_figure
 
 TEMPLATE = Path(__file__).with_name("page_template.html")
-OURS, OTHER = "#0a7d48", "#8a8f98"
-COMPARED = {
-    "fine_tuning": ("Fine-tuning", "all weights trained; pre-trained against random ones. The verdict rests on this."),
-    "linear_probe": ("Linear probe", "one linear layer on frozen features; pre-trained against random ones."),
-    "true_against_exchanged_labels": (
-        "True labels",
-        "the linear probe of the pre-trained weights; true labels against labels exchanged between the scans. Where "
-        "this is not above 0, the labels do not follow the images.",
-    ),
-    "carry_over": (
-        "Labels carried over",
-        "from one scan to another by matching; after against before. No label learned.",
-    ),
-}
 FEATURES = {
     "neighbour_purity": "Share of a feature's nearest neighbours in OTHER subjects that belong to its structure.",
     "silhouette": "-1 to 1. Near 1: the features of each structure form a group of their own.",
@@ -72,7 +55,7 @@ def _headline(result: Mapping[str, Any]) -> str:
     tiles = {
         "From the weights": f"{gain['mean']:.3f}",
         "From scratch": f"{gain['other_mean']:.3f}",
-        "Better in": f"{gain['higher']} of {gain['subjects']} subjects",
+        "Subjects better": f"{gain['higher']} of {gain['subjects']}",
     }
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles.items())
     what = (
@@ -80,10 +63,18 @@ def _headline(result: Mapping[str, Any]) -> str:
         f"{result['folds']} folds, each subject held back once; {result['steps']} steps of fine-tuning. Dice:"
     )
     return (
-        f'<p class="verdict {kind}">{escape(said["verdict"].capitalize())}</p><p>{escape(_sentence(said["why"]))}</p>'
+        f'<p class="verdict {kind}">{escape(said["verdict"].capitalize())}</p>'
+        f"<p>{escape(_sentence(said['why']) + _beside(result))}</p>"
         f'<p class="quiet">{escape(what)}</p><dl class="tiles">{shown}</dl>'
         f"<details><summary>The rule</summary><p>{escape(said['rule'])}</p></details>"
     )
+
+
+def _beside(result: Mapping[str, Any]) -> str:
+    """What the weights are good for beside fine-tuning."""
+    gained = {"linear_probe": "a linear layer on the frozen features", "carry_over": "labels carried over by matching"}
+    found = [f"{text} {_interval(result[key])}" for key, text in gained.items() if result[key]["low"] > 0]
+    return f" Without training the network, the weights gain by {' and by '.join(found)}." if found else ""
 
 
 def _sentence(text: str) -> str:
@@ -116,8 +107,8 @@ def _labelled(result: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     return (
         '<section id="gain"><h2>How much is gained</h2>'
         "<p>Differences in Dice on subjects held back, with 95 % intervals. Right of the line at 0 is better.</p>"
-        f'<div class="strips">{image_tag(_intervals_figure(result), "Differences in Dice with their intervals")}'
-        f"{image_tag(_curve_figure(result), 'Dice by step of fine-tuning')}</div>"
+        f'<div class="strips">{image_tag(intervals_figure(result), "Differences in Dice with their intervals")}'
+        f"{image_tag(curve_figure(result), 'Dice by step of fine-tuning')}</div>"
         f"{table(['', 'without', 'with', 'difference'], rows, 'Comparisons', 'stacked')}</section>"
         '<section id="seen"><h2>A subject held back</h2>'
         "<p>The one of the median gain. Green: its own labels, magenta: what was predicted, white: both coincide.</p>"
@@ -143,33 +134,6 @@ def _outlines(pictures: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         )
         for arm, title in titles.items()
     )
-
-
-def _intervals_figure(result: Mapping[str, Any]) -> Figure:
-    """Each comparison's difference and interval, the first on top."""
-    figure, ((axes,),) = subplots(1, 1, (5.2, 2.6))
-    for place, (key, (title, _)) in enumerate(reversed(COMPARED.items())):
-        found = result[key]
-        colour = OURS if found["low"] > 0 else OTHER
-        axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.plot(found["difference"], place, "o", color=colour, markersize=8)
-        axes.text(0.01, place + 0.22, title, fontsize=9, transform=axes.get_yaxis_transform())
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set_ylim(-0.5, len(COMPARED) - 0.3)
-    axes.set_yticks([])
-    axes.set_xlabel("difference in Dice")
-    return figure
-
-
-def _curve_figure(result: Mapping[str, Any]) -> Figure:
-    figure, ((axes,),) = subplots(1, 1, (5.2, 2.6))
-    for arm, title, colour in (("weights", "from the weights", OURS), ("random", "from scratch", OTHER)):
-        curve = {int(step): value for step, value in result["fine_tuning_by_step"][arm].items()}
-        axes.plot(list(curve), list(curve.values()), marker="o", color=colour, label=title)
-    axes.set_xlabel("steps of fine-tuning")
-    axes.set_ylabel("Dice, held back")
-    axes.legend(fontsize=9)
-    return figure
 
 
 def _scan_level(told: Mapping[str, Any]) -> str:

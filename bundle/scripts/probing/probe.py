@@ -18,6 +18,7 @@ from ..networks import GVSL, UNetBackbone
 from .cases import ProbeCases, read_cases
 from .comparison import compare, verdict
 from .feature_probes import carry_over, cluster_measures
+from .figures import probe_figure
 from .page import probe_page
 from .scan_level import ScanLevelProbe
 from .voxel_probes import FineTuning, LinearProbe, exchanged
@@ -25,7 +26,7 @@ from .voxel_probes import FineTuning, LinearProbe, exchanged
 
 class Probe:
     """
-    Writes ``probe.json`` and ``probe.html``.
+    Writes ``probe.json``, ``probe.html`` and, with labels, ``probe.png``.
 
     Args:
         network: with the weights to probe.
@@ -96,6 +97,7 @@ class Probe:
         page = self.folder / "probe.html"
         write_text(probe_page(result, pictures), page)
         if "verdict" in result:
+            probe_figure(result).savefig(self.folder / "probe.png", dpi=110)
             print(f"verdict: {result['verdict']['verdict']}: {result['verdict']['why']}", flush=True)
         if "scan_level" in result:
             told = result["scan_level"]
