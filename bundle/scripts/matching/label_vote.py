@@ -78,12 +78,14 @@ class LabelVote:
 
     def add(self, data: dict[str, Any]) -> None:
         """
+        An atlas that lies beside the scan after matching reaches no voxel, and its match is one to look at.
+
         Args:
             data: a batch of one pair, see :class:`~scripts.matching.WriteMatch`, all of the same scan.
         """
         fixed, label = data["original_image"], data["original_label"]
         grid = fixed.affine[0]
-        displacement = world_match(data).displacement(grid, fixed.shape[2:])
+        displacement = world_match(data, must_overlap=False).displacement(grid, fixed.shape[2:])
         similarity = self._similarity(data)
         weight = torch.ones_like(similarity)
         if self.vote == "similarity":
@@ -94,8 +96,9 @@ class LabelVote:
         for code, share in zip(codes.tolist(), shares, strict=True):
             self.votes[code] = self.votes.get(code, torch.zeros(1)) + weight * share
         self.weight, self.similarity = self.weight + weight, self.similarity + weight * similarity
-        self.seen = self.seen | (shares.sum(dim=0) >= 0.5)  # within half a voxel of the atlas's grid
-        self.matches.append(measure(data))
+        seen = shares.sum(dim=0) >= 0.5  # within half a voxel of the atlas's grid
+        self.seen = self.seen | seen
+        self.matches.append(measure(data) | ({} if seen.any() else {"look_at": "yes"}))
 
     def close(self, data: dict[str, Any], reader: Reader | None = None) -> CarriedLabels:
         """

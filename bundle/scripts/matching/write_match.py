@@ -116,16 +116,20 @@ def label_codes(label: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(label[0]).detach().cpu().double().round().long()
 
 
-def world_match(data: dict[str, Any]) -> WorldMatch:
+def world_match(data: dict[str, Any], must_overlap: bool = True) -> WorldMatch:
     """
     The match of a batch of one pair in scanner space.
 
+    Args:
+        data: see :class:`WriteMatch`.
+        must_overlap: whether to refuse a moving scan that lies outside the fixed one's field of view after matching.
+
     Raises:
-        InputError: when the moving scan lies outside the fixed one's field of view after matching.
+        InputError: for such a scan.
     """
     pred = {name: torch.as_tensor(value).detach().cpu() for name, value in data["pred"].items() if name != "backward"}
     fixed, moving = (data[key] for key in ("image", "moving"))
-    if not inside_volume(pred["displacement"]).any():
+    if must_overlap and not inside_volume(pred["displacement"]).any():
         raise InputError(
             f"{moving.meta['filename_or_obj'][0]} does not overlap {fixed.meta['filename_or_obj'][0]} after matching"
         )

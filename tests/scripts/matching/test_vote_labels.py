@@ -202,3 +202,18 @@ def test_a_reader_does_not_label_what_no_atlas_sees(tmp_path):
 def test_the_share_of_a_reader_is_checked(tmp_path, share):
     with pytest.raises(InputError, match="share of the linear layer"):
         VoteLabels(str(tmp_path), reader_share=share)
+
+
+def test_an_atlas_that_lies_beside_the_scan_ends_no_run(tmp_path):
+    """Alone it labels nothing, and the result is one to look at; beside another it has no say."""
+    beside = pair(torch.full(SIZE, 7))
+    beside["pred"]["displacement"] += 100
+    beside["pred"]["affine"] = torch.eye(4)[None, :3] + torch.tensor([0.0, 0, 0, 100])
+    vote = VoteLabels(str(tmp_path))
+    assert vote(beside)["unseen_voxels"] == np.prod(SIZE)
+    assert not volume(tmp_path / "scan.nii.gz").any()
+    with (tmp_path / "propagation.csv").open(newline="") as file:
+        assert [row["look_at"] for row in csv.DictReader(file)] == ["yes"]
+    vote({**beside, "votes": [2]})
+    assert vote(pair(torch.full(SIZE, 8), votes=2))["unseen_voxels"] == 0
+    assert set(np.unique(volume(tmp_path / "scan.nii.gz"))) == {8}
