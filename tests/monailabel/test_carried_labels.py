@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,14 +90,3 @@ def test_submitted_labels_arrive_on_the_open_scan(server: Server, studies: Path)
     submit(server, 3)
     again = np.asarray(server.infer(make_label_task.NAME, "person_3").dataobj).astype(int)
     np.testing.assert_array_equal(again, found)
-
-
-def test_the_folder_is_not_made_twice(studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / make_label_task.NAME).mkdir()
-    assert make_label_task.main([str(studies), str(tmp_path), "--labels", "core"]) == 1
-    assert "is there already" in capsys.readouterr().err
-    shutil.rmtree(tmp_path / make_label_task.NAME)
-    assert make_label_task.main([str(studies), str(tmp_path), "--labels", "core", "Core"]) == 1
-    assert "names each structure once" in capsys.readouterr().err
-    assert make_label_task.main([str(studies), str(tmp_path / "none"), "--labels", "core"]) == 1
-    assert "does not exist" in capsys.readouterr().err
