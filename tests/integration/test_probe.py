@@ -41,6 +41,7 @@ def test_a_folder_of_labelled_scans_gets_a_verdict(probe: Callable, labelled: Pa
     assert f"verdict: {found['verdict']['verdict']}" in done.stdout
     assert found["verdict"]["verdict"] in ("helps", "no difference seen", "does not help")
     assert found["structures"] == ["ridge"]
+    assert found["pretrained_on"] == 0
     assert found["settings"]["spatial_size"] == [24, 24, 24]
     assert len(found["by_subject"]) == found["subjects"] == 6
     assert list(found["fine_tuning_by_step"]["weights"]) == ["1", "2"]

@@ -60,7 +60,8 @@ def _headline(result: Mapping[str, Any]) -> str:
     shown = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles.items())
     what = (
         f"{result['scans']} labelled scans of {result['subjects']} subjects, {len(result['structures'])} structures; "
-        f"{result['folds']} folds, each subject held back once; {result['steps']} steps of fine-tuning. Dice:"
+        f"{result['folds']} folds, each subject held back once; {result['steps']} steps of fine-tuning. "
+        f"{result['pretrained_on']} of the scans were among those of the pre-training, without their labels. Dice:"
     )
     return (
         f'<p class="verdict {kind}">{escape(said["verdict"].capitalize())}</p>'

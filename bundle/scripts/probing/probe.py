@@ -41,6 +41,7 @@ class Probe:
         most_scans: labelled scans to take at most; None for all.
         worthwhile: the smallest gain in Dice that one would pre-train for.
         seed: of everything that is drawn.
+        seen: scans of the folder that the weights were pre-trained on, without their labels.
         settings: values of the configuration to be told, ``pixdim`` among them.
 
     Raises:
@@ -61,6 +62,7 @@ class Probe:
         most_scans: int | None = None,
         worthwhile: float = 0.01,
         seed: int = 0,
+        seen: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         check_numbers({"seed": seed}, whole=True)
@@ -75,6 +77,7 @@ class Probe:
         self.scans, self.transform = list(scans), transform
         self.structures, self.linear, self.fine_tuning, self.scan_level = structures, linear, fine_tuning, scan_level
         self.folder, self.folds, self.most_scans = Path(output_dir), folds, most_scans
+        self.seen = set(seen)
         self.worthwhile, self.seed, self.settings = worthwhile, seed, dict(settings or {})
 
     def __call__(self) -> dict[str, Any]:
@@ -151,6 +154,7 @@ class Probe:
         result = {
             "verdict": verdict(gain, follows, self.worthwhile),
             "scans": len(cases.items),
+            "pretrained_on": sum(item["name"] in self.seen for item in cases.items),
             "subjects": len({item["subject"] for item in cases.items}),
             "structures": cases.names,
             "folds": folds,
