@@ -121,7 +121,7 @@ def corrected_maps(output_dir: str | None, names: dict[str, str]) -> dict[str, s
                 f"one that it corrects, such as {next(iter(scans), 'scan')}.nii.gz"
             )
         if scan in found:
-            raise InputError(f"{found[scan]} and {path} both correct one label map: remove one of them")
+            raise InputError(f"{found[scan]} and {path} both correct one label map: move one elsewhere")
         found[scan] = str(path)
     return found
 

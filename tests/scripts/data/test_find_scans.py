@@ -175,7 +175,7 @@ class TestRecordOfChecks:
         monkeypatch.setattr(
             find_scans_module,
             "inspect_scan",
-            lambda path, *rest: (names.append(Path(path).name), check(path, *rest))[1],
+            lambda path, *rest, **more: (names.append(Path(path).name), check(path, *rest, **more))[1],
         )
         return names
 
