@@ -121,7 +121,7 @@ class ScaleIntensityd(MapTransform):
         path = image.meta.get("filename_or_obj", "a scan") if isinstance(image, MetaTensor) else "a scan"
         print(
             f"{path} looks like CT (Hounsfield units) and is scaled by its percentiles: --intensity window takes the "
-            "same window, --window, for every scan",
+            "same --window for every scan, which the shipped weights match better ([-160,400])",
             flush=True,
         )
 
