@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -238,5 +239,8 @@ def file_stamp(path: str) -> list[int]:
     """Size and time of the last change of a file, or of all files of a folder; of a series, those of its folder."""
     if not os.path.exists(path):
         path = os.path.dirname(path)
-    states = [entry.stat() for entry in os.scandir(path)] if os.path.isdir(path) else [os.stat(path)]
+    states = []
+    for part in [entry.path for entry in os.scandir(path)] if os.path.isdir(path) else [path]:
+        with contextlib.suppress(FileNotFoundError):  # gone since the folder was listed
+            states.append(os.stat(part))
     return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

