@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,19 +35,24 @@ class FinerGrid(NamedTuple):
     to_prepared: torch.Tensor
 
     @classmethod
-    def of(cls, prepared: MetaTensor, original: MetaTensor, finest: float) -> FinerGrid | None:
+    def of(
+        cls, prepared: MetaTensor, original: MetaTensor, finest: float, most_voxels: float = math.inf
+    ) -> FinerGrid | None:
         """
         Args:
             prepared: the fixed image, ``(1, C, D, H, W)`` with its affine.
             original: the same scan in its own grid.
             finest: smallest voxel of this grid, as a share of a prepared one.
+            most_voxels: of this grid.
 
         Returns:
-            the grid with voxels of the original's smallest edge, or of ``finest``; None where that is hardly finer.
+            the grid with voxels of the original's smallest edge, of ``finest``, or as small as ``most_voxels`` allows;
+            None where that is hardly finer.
         """
         n = prepared.dim() - 2
         edges = [image.affine[0][:n, :n].norm(dim=0) for image in (prepared, original)]
-        factor = float(min(edges[0].min() / edges[1].min(), 1 / finest))
+        room = (most_voxels / prepared.shape[2:].numel()) ** (1 / n)
+        factor = float(min(edges[0].min() / edges[1].min(), 1 / finest, room))
         if factor < WORTH:
             return None
         size = [round(factor * length) for length in prepared.shape[2:]]

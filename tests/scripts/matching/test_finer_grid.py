@@ -80,6 +80,12 @@ class TestGrid:
     def test_there_is_none_where_it_would_hardly_be_finer(self, spacing, finest):
         assert FinerGrid.of(*prepared(scan(), spacing), finest) is None
 
+    def test_it_holds_no_more_voxels_than_allowed(self):
+        grid = FinerGrid.of(*prepared(scan()), 0.5, 1.5**3 * 12 * 10 * 11)
+        assert grid is not None
+        assert grid.size == [18, 15, 16]
+        assert FinerGrid.of(*prepared(scan()), 0.5, 1000) is None
+
     def test_intensities_are_those_of_the_prepared_image(self):
         image, own = prepared(scan())
         grid = FinerGrid.of(image, own, 0.5)
