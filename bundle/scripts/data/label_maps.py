@@ -32,7 +32,7 @@ def is_named_label_map(path: str | Path) -> bool:
 def is_soft_map(values: np.ndarray, path: str | Path) -> bool:
     """Whether a volume is one of shares of 0 to 1, by its file's name and its values."""
     words = re.split(r"[^A-Za-z]+", Path(path).name.lower())
-    return any(word.startswith(SOFT) for word in words) and values.min() >= 0 and values.max() <= 1
+    return any(word.startswith(SOFT) for word in words) and bool(values.min() >= 0 and values.max() <= 1)
 
 
 def equal_neighbours(values: np.ndarray) -> float:

@@ -152,4 +152,5 @@ def looks_like_ct(image: np.ndarray) -> bool:
     air, tissue, between = (
         float(np.mean((sample >= low) & (sample < high))) for low, high in ((-1100, -900), (-150, 250), (-700, -200))
     )
-    return air > 0.02 and tissue > 0.02 and between < air + tissue and sample.min() > -1500 and sample.max() < 5000
+    inside = bool(sample.min() > -1500 and sample.max() < 5000)  # NumPy's own truth values are no JSON
+    return inside and air > 0.02 and tissue > 0.02 and between < air + tissue

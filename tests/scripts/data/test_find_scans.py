@@ -195,6 +195,19 @@ class TestRecordOfChecks:
         assert sorted(checked) == [bad.name, later.name]
         assert image_only(scans, folder) == [f"subject_{i}.nii.gz" for i in range(3)]
 
+    def test_ct_is_remembered(self, tmp_path, checked):
+        """What the values of a scan tell is remembered too: it is NumPy's truth value, which is no JSON."""
+        for number in range(3):
+            rng = np.random.default_rng(number)
+            image = np.full((24, 24, 24), -1000.0, dtype=np.float32)
+            image[4:20, 4:20, 4:20] = rng.normal(40, 30, (16, 16, 16))
+            (tmp_path / "scans").mkdir(exist_ok=True)
+            write_nifti(tmp_path / "scans" / f"patient_{number}.nii.gz", image)
+        for reads in (3, 0):
+            checked.clear()
+            assert len(find_scans(str(tmp_path / "scans"), cache_dir=str(tmp_path / "cache"))) == 3
+            assert len(checked) == reads
+
     def test_record_cut_short_is_made_anew(self, cohort, tmp_path, checked):
         find_scans(str(cohort), cache_dir=str(tmp_path))
         cut(tmp_path / "checked_scans.json")
