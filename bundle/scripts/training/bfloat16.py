@@ -3,11 +3,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
+from ignite.distributed import get_rank
 from monai.inferers import SimpleInferer
 from torch import nn
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether PyTorch's convolutions on this CPU are made for bfloat16: with AVX-512, or ARM's own instructions."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@cache
+def _tell_once() -> None:
+    if get_rank() == 0:
+        reason = f"this CPU ({torch.backends.cpu.get_cpu_capability()}) only emulates bfloat16, many times slower"
+        print(f"bfloat16 True: float32 is used instead, since {reason}", flush=True)
 
 
 def as_float32(prediction: Any) -> Any:
@@ -24,6 +38,7 @@ class BFloat16Inferer(SimpleInferer):
     """
     Calls a network under autocast to bfloat16, on a CPU or a GPU; weights, predictions, losses and gradients of the
     weights stay in float32. Unlike float16 (MONAI's ``amp``) it has the range of float32 and needs no scaled loss.
+    On a CPU that only emulates bfloat16 the network is called in float32, and one printed line says so.
 
     Args:
         enabled: False calls the network as it is.
@@ -45,6 +60,9 @@ class BFloat16Inferer(SimpleInferer):
             the prediction, in float32.
         """
         if not self.enabled:
+            return network(inputs, *args, **kwargs)
+        if inputs.device.type == "cpu" and not cpu_has_bfloat16():
+            _tell_once()
             return network(inputs, *args, **kwargs)
         with torch.autocast(inputs.device.type, torch.bfloat16):
             prediction = network(inputs, *args, **kwargs)
