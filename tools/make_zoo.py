@@ -59,7 +59,7 @@ def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int
     large = {file: content for file, content in files.items() if len(content) > LARGE}
     lines = ["large_files:"]
     for file, content in large.items():
-        asset = f"{full}_{Path(file).name}"
+        asset = "_".join([full, *Path(file).parts[1:]])
         (out / asset).write_bytes(content)
         lines += [f'  - path: "{file}"', f'    url: "{url}/{asset}"']
         lines += [f'    hash_val: "{hashlib.sha256(content).hexdigest()}"', '    hash_type: "sha256"']

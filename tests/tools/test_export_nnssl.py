@@ -14,12 +14,14 @@ import export_nnssl
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from scripts.data import trained_on
 from scripts.files import load_file
-from scripts.networks import UNetBackbone
+from scripts.networks import NetworkBackbone, UNetBackbone
 from torch import nn
 
 unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 CONFIGS = export_nnssl.CONFIGS
+SHIPPED = CONFIGS.parent / "models" / "resenc"
 FEATURES = [4, 8, 12, 16]
 
 
@@ -123,6 +125,27 @@ def test_the_newest_release_loads_encoder_and_decoder(run: Path, capsys: pytest.
         if ".seg_layers." not in name:
             assert content["network_weights"][name].shape == value.shape, name
     assert not any("seg_layers" in name for name in content["network_weights"])
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no weights of this network are shipped")
+def test_the_shipped_weights() -> None:
+    """Encoder and decoder of the library's network, strictly; preprocessing and scans are known."""
+    content, _ = export_nnssl.convert(load_file(SHIPPED / "model.pt"), SHIPPED / "model.pt")
+    network = from_plan(content, 1)
+    own = {name: value for name, value in network.state_dict().items() if ".seg_layers." not in name}
+    assert content["network_weights"].keys() == own.keys()
+    assert all(value.shape == own[name].shape for name, value in content["network_weights"].items())
+    network.load_state_dict(network.state_dict() | content["network_weights"], strict=True)
+    backbone = NetworkBackbone.from_pretrained(SHIPPED)
+    assert backbone.preprocessing is not None
+    image = torch.rand(1, 1, 16, 24, 32)
+    with torch.no_grad():
+        expected = backbone(image)[0]
+    scored = (image - image.mean()) / image.std(correction=0)
+    found = encoder(network.eval(), scored.permute(0, 1, 4, 3, 2))[-1]
+    torch.testing.assert_close(found.permute(0, 1, 4, 3, 2), expected, rtol=1e-3, atol=1e-3)
+    assert set(trained_on(str(SHIPPED / "model.pt"))) == set(trained_on(str(SHIPPED.parent / "model.pt")))
+    assert (SHIPPED / "model.pt").stat().st_size < 25e6
 
 
 def test_the_loader_tells_what_it_covers(run: Path) -> None:

@@ -67,11 +67,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
 
 class TestPackage:
     def test_single_top_folder_with_all_files(self, bundle: Path, tmp_path: Path) -> None:
+        other = bundle / "models" / "resenc"  # of another network, as a run leaves it
+        other.mkdir()
+        shutil.copyfile(bundle / "models" / "model.pt", other / "model.pt")
+        (other / "settings.json").write_text("{}")
         with zipfile.ZipFile(made(bundle, tmp_path / "dist")) as archive:
             archive.extractall(tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == [NAME]
         files = {path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file()}
-        assert len(files) == 8
+        assert len(files) == 10
         for file in files:
             assert (tmp_path / "out" / NAME / file).read_bytes() == (bundle / file).read_bytes()
 

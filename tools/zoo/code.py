@@ -95,7 +95,7 @@ def named_components(files: Mapping[str, bytes]) -> dict[str, str]:
     """The first configuration that names it, by dotted name of a component of ``scripts``."""
     found: dict[str, str] = {}
     for path in sorted(files):
-        if path.startswith("configs/") and path.endswith(".json"):
+        if path.startswith(("configs/", "models/")) and path.endswith(".json"):
             for name in NAMED.findall(files[path].decode("utf-8", errors="replace")):
                 found.setdefault(name, path)
     return found

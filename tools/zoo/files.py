@@ -29,8 +29,10 @@ NEEDED = (
     WEIGHTS,
 )
 BELONGS = re.compile(
-    r"LICENSE|models/model\.pt|configs/[\w.-]+\.(json|conf)|scripts/[\w/-]+\.(py|html|css)|docs/[\w.-]+\.(md|txt|png|csv)"
+    r"LICENSE|models/(\w+/)?model\.pt|models/\w+/settings\.json|configs/[\w.-]+\.(json|conf)|"
+    r"scripts/[\w/-]+\.(py|html|css)|docs/[\w.-]+\.(md|txt|png|csv)"
 )
+"""Further models lie in folders of their own, each with the settings of its run."""
 HEADINGS = (
     "overview",
     "data",
@@ -79,7 +81,9 @@ def check_files(files: Mapping[str, bytes], name: str, source: str | Path) -> di
         if not any(heading in section for section in sections):
             raise InputError(f"{source}: docs/README.md has no section '{heading}', which the zoo's template has")
     check_code(files, source)
-    _check_weights(files[WEIGHTS], f"{source}: {WEIGHTS}")
+    for path in files:
+        if path.endswith(".pt"):
+            _check_weights(files[path], f"{source}: {path}")
     return metadata
 
 
