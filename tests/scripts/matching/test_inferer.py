@@ -56,3 +56,9 @@ def test_refinement_raises_the_similarity_within_an_evaluation(network, pair):
 def test_negative_steps_are_refused():
     with pytest.raises(InputError, match="refine"):
         MatchingInferer(refine=-1)
+
+
+@pytest.mark.parametrize("name", ["sigmas", "finer_sigmas"])
+def test_smoothing_has_two_widths(name):
+    with pytest.raises(InputError, match=name):
+        MatchingInferer(refine=2, **{name: [1.0]})
