@@ -42,6 +42,37 @@ def sheared(degrees: float) -> np.ndarray:
     return affine
 
 
+def header_kinds(affine: np.ndarray) -> dict[str, dict[str, Any]]:
+    """
+    What headers say where a scan lies, by kind.
+
+    Args:
+        affine: ``(4, 4)``, voxels to millimetres, without shear.
+
+    Returns:
+        arguments of :func:`write_header`.
+    """
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return {
+        "ordinary": {"sform": affine},
+        "codes are 0": {"sform": affine, "codes": (0, 0)},
+        "only a qform": {"sform": affine, "codes": (0, 1)},
+        "sform and qform differ": {"sform": turned(0.2, [10, -20, 15]) @ affine, "qform": affine, "codes": (2, 1)},
+        "sform of a scanner and another qform": {
+            "sform": turned(0.2, [5, 0, 9]) @ affine,
+            "qform": affine,
+            "codes": (1, 1),
+        },
+        "pixdim against sform": {"sform": affine, "codes": (2, 0), "pixdim": [1, 1, 1]},
+        "sheared": {"sform": affine @ sheared(15), "codes": (1, 0), "pixdim": [*sizes[:2], sizes[2] * 1.0353]},
+        "sheared with a qform": {"sform": affine @ sheared(15), "qform": affine, "codes": (2, 1)},
+        "micrometres": {"sform": np.diag([1e3, 1e3, 1e3, 1.0]) @ affine, "xyzt_units": 3},
+        "left-handed": {"sform": np.diag([-1, 1, 1, 1]) @ affine},
+        "axes exchanged": {"sform": turned(0.3, [4, 5, 6]) @ affine @ np.eye(4)[[2, 0, 1, 3]]},
+        "big-endian": {"sform": affine, "endianness": ">"},
+    }
+
+
 def write_header(
     path: Path,
     volume: np.ndarray,
@@ -49,6 +80,7 @@ def write_header(
     qform: np.ndarray | None = None,
     codes: tuple[int, int] = (1, 1),
     kind: type = nib.Nifti1Image,
+    endianness: str = "<",
     **fields: Any,
 ) -> Path:
     """
@@ -61,9 +93,10 @@ def write_header(
         qform: ``(4, 4)``, None for the sform without shear.
         codes: of sform and qform.
         kind: image class of nibabel.
+        endianness: order of bytes, ">" or "<".
         fields: further fields of the header; ``pixdim`` is three voxel sizes.
     """
-    header = kind(volume, np.eye(4)).header
+    header = kind(volume, np.eye(4)).header.as_byteswapped(endianness)
     header.set_qform(sform if qform is None else qform, 1, strip_shears=True)
     header.set_sform(sform, 1)
     header["sform_code"], header["qform_code"] = codes

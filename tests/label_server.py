@@ -42,6 +42,11 @@ def scan(seed: int, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]
     return gaussian_filter(image, 0.4).astype(np.float32), label
 
 
+def dices(found: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Of core and shell."""
+    return [2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum()) for k in (1, 2)]
+
+
 def write(path: Path, volume: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(volume, PATIENT), path)

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from label_server import Server, scan, started, write
+from label_server import Server, dices, scan, started, write
 
 SIZES = [(36, 30, 26), (32, 34, 24), (30, 28, 28), (35, 29, 25)]
 
@@ -49,10 +49,6 @@ def write_affine(server: Server, number: int) -> np.ndarray:
     path = server.log.parent / f"person_{number}.nii.gz"
     path.write_bytes(answer.content)
     return nib.load(path).affine
-
-
-def dices(found: np.ndarray, truth: np.ndarray) -> list[float]:
-    return [2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum()) for k in (1, 2)]
 
 
 def test_it_is_listed_with_the_names_of_the_structures_and_is_not_trained(server: Server) -> None:

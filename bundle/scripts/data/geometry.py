@@ -16,6 +16,9 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_PLACE = 1e-3
 """Voxels by which two geometries may differ and still be one."""
 
+SAME_GRID = 0.1
+"""Voxels by which a label map may lie beside its scan: what other programs round."""
+
 
 class UnusableScan(InputError):
     """A scan that cannot be used: the message goes on from its path."""
@@ -69,6 +72,27 @@ def voxel_size(affine: np.ndarray) -> np.ndarray:
 def same_place(first: np.ndarray, second: np.ndarray, size: tuple[int, ...]) -> bool:
     """Whether two affine matrices place a volume alike, within :data:`SAME_PLACE` of a voxel."""
     return distance(first, second, size) <= SAME_PLACE * voxel_size(first).min()
+
+
+def other_grid(label: ScanGeometry, scan: ScanGeometry) -> str | None:
+    """
+    How a label map lies beside its scan, and what to do; None where its voxels lie on the scan's. They may do so as
+    ITK-based tools read both files: 3D Slicer writes a label map of a scan whose sform and qform differ by one of them.
+    """
+    if label.size != scan.size:
+        apart = " and ".join("x".join(map(str, size)) for size in (label.size, scan.size)) + " voxels"
+    else:
+        tolerance = SAME_GRID * voxel_size(scan.affine).min()
+        off = distance(label.affine, scan.affine, scan.size)
+        if off > tolerance and label.itk_affine is not None and scan.itk_affine is not None:
+            off = min(off, distance(label.itk_affine, scan.itk_affine, scan.size))
+        if off <= tolerance:
+            return None
+        apart = f"up to {off:.3g} mm apart"
+    return (
+        f"({apart}): resample the label map, as by nibabel.processing.resample_from_to(label, scan, order=0), or name "
+        "the one that was drawn on this scan"
+    )
 
 
 def shear(affine: np.ndarray) -> float:

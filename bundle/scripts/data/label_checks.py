@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import InputError
-from .labels import as_codes
-from .reading import LoadScan
+from .geometry import other_grid
+from .labels import ONE_VOLUME, as_codes
+from .reading import LoadScan, scan_geometry
 from .scan_checks import check_scan
-
-GEOMETRY_TOLERANCE = 1e-2
-"""Millimetres by which the affine matrices of an image and its label may differ."""
 
 
 def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | None, list[int]]:
@@ -32,13 +30,14 @@ def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | Non
     if "label" not in case:
         return "has no label file" + (f": {case['missing_label']} is missing" if "missing_label" in case else ""), []
     try:
-        image, label = LoadScan()(case["image"]), LoadScan(dtype=None)(case["label"])
+        label = LoadScan(dtype=None)(case["label"])
     except Exception as error:  # damaged files raise anything
         return f"has a label that cannot be read ({type(error).__name__}): {case['label']}", []
-    if image.shape[1:] != label.shape[1:]:
-        return f"is {tuple(image.shape[1:])} but its label {case['label']} is {tuple(label.shape[1:])}", []
-    if not torch.allclose(image.affine, label.affine, rtol=0, atol=GEOMETRY_TOLERANCE):
-        return f"and its label {case['label']} lie in different places (affine matrices differ)", []
+    if len(label) > 1:
+        return f"has a label that holds {len(label)} {ONE_VOLUME}: {case['label']}", []
+    wrong = other_grid(scan_geometry(case["label"]), scan_geometry(case["image"]))
+    if wrong:
+        return f"and its label {case['label']} do not lie on one grid {wrong}", []
     try:
         values = np.unique(as_codes(np.asarray(label)))
     except ValueError as error:
@@ -66,13 +65,12 @@ def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> N
     """
     problem = check_scan(label, constant=True)
     if problem is not None:
-        raise InputError(f"{label} {problem}")
-    scan, values = LoadScan()(image), LoadScan(dtype=None)(label)
-    if scan.shape != values.shape or not np.allclose(scan.affine, values.affine, atol=1e-2):
-        raise InputError(
-            f"{label} has another geometry than its scan {image} (shapes {tuple(values.shape[1:])} and "
-            f"{tuple(scan.shape[1:])}, or other affines): resample the label map to the scan"
-        )
+        volumes = re.match(r"holds (\d+) volumes", problem)
+        raise InputError(f"{label} " + (f"holds {volumes[1]} {ONE_VOLUME}" if volumes else problem))
+    wrong = other_grid(scan_geometry(label), scan_geometry(image))
+    if wrong:
+        raise InputError(f"{label} has another geometry than its scan {image} {wrong}")
+    values = LoadScan(dtype=None)(label)
     try:
         found = np.unique(as_codes(np.asarray(values)))
     except ValueError as error:

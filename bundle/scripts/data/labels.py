@@ -12,6 +12,9 @@ LABEL_TOLERANCE = 0.05
 """By how much a label in a file may be off a whole number: what rounding does to floating point numbers and to integers
 that the header scales. Interpolation between two labels makes larger steps."""
 
+ONE_VOLUME = "volumes, a label map is one: store each voxel's code (numpy.argmax of one-hot volumes, background first)"
+"""What is wrong with a label map of several volumes, after their number."""
+
 LARGEST_CODE = 2**53
 """Up to which float64, in which label maps are resampled, has every whole number."""
 

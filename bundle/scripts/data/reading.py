@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ from ..errors import InputError
 from .channels import channel_files
 from .dicom_series import find_series
 from .dicom_stack import read_pixels, stack
-from .geometry import ScanGeometry, UnusableScan, check_affine, voxel_size
-from .labels import as_codes
+from .geometry import ScanGeometry, UnusableScan, check_affine, other_grid
+from .labels import ONE_VOLUME, as_codes
 from .nifti_geometry import itk_affine, nifti_geometry, open_nifti, read_header
+from .resampled_size import check_resampled
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -34,11 +34,6 @@ UNREAD = "is of a format that is not read: make it NIfTI, as with nibabel.save(n
 
 STRAIGHTEN = "resample it to straight axes: NIfTI by nibabel.processing.resample_to_output, DICOM by dcm2niix (_Tilt)"
 """What helps where shear does not."""
-
-MAX_VOXELS = 2**30
-"""Voxels that a scan may have at the voxel size asked for; fewer where memory is short."""
-BYTES_A_VOXEL = 60
-"""Of memory at the peak of resampling to so many voxels, by MONAI's ``Spacing``."""
 
 
 class ScanReader(ImageReader):
@@ -180,7 +175,8 @@ class LoadScand(LoadImaged):
     Args:
         keys: of paths.
         pixdim: millimetres of the voxels that the scan will be resampled to; None for no such step.
-        max_voxels: that it may have then; None for as many as this machine's memory takes, see :func:`most_voxels`.
+        max_voxels: that it may have then; None for as many as this machine's memory takes, see
+            :func:`~scripts.data.resampled_size.most_voxels`.
         allow_missing_keys: skip keys that are not there.
         dtype: of the values; None keeps the file's.
         label_keys: of label maps among the keys, whose codes stay the whole numbers they are, however large.
@@ -210,14 +206,16 @@ class LoadScand(LoadImaged):
             reader: another one.
 
         Returns:
-            the same with the scans, ``(C, D, H, W)``.
+            the same with the scans, ``(C, D, H, W)``; a label map lies on the grid of its scan, which is the one under
+            ``moving`` where there is one.
 
         Raises:
-            InputError: for what cannot be read, or does not fit the voxel size.
+            InputError: for what cannot be read, or does not fit the voxel size; for a label map of another grid.
         """
+        places: dict[Any, ScanGeometry] = {}
         for key in self.key_iterator(dict(data)):  # type: ignore[arg-type]
             try:
-                geometry = scan_geometry(str(data[key]))
+                geometry = places[key] = scan_geometry(str(data[key]))
                 if self.pixdim is not None:
                     check_resampled(geometry, self.pixdim, self.max_voxels, float(data.get("zoom", 1.0)))
                 if not self._loader.image_only and "shear" in geometry.notes:  # MONAI Label alone asks for meta data
@@ -229,6 +227,12 @@ class LoadScand(LoadImaged):
             if self.channels > 1 and key not in self.label_keys:
                 loaded[key] = self._all_channels(loaded[key], str(data[key]))
             loaded[key] = self._typed(key, loaded[key], data[key])
+            of = "moving" if "moving" in places else "image"
+            if key in self.label_keys and of in places:
+                wrong = other_grid(places[key], places[of])
+                if wrong:
+                    raise InputError(f"{data[key]} does not lie on its scan {data[of]} {wrong}")
+                loaded[key].affine = places[of].affine
         return loaded
 
     def _all_channels(self, image: Any, path: str) -> Any:
@@ -248,47 +252,10 @@ class LoadScand(LoadImaged):
         """The values in the type asked for; label codes as float64, which PyTorch resamples and which is exact."""
         if key not in self.label_keys:
             return values if self.dtype is None else convert_to_dst_type(values, values, dtype=self.dtype)[0]
+        if len(values) > 1:
+            raise InputError(f"{path} holds {len(values)} {ONE_VOLUME}")
         try:
             codes = as_codes(np.asarray(values)).astype(np.float64)
         except ValueError as error:
             raise InputError(f"{path} {error}") from error
         return convert_to_dst_type(codes, values, dtype=np.float64)[0]
-
-
-def most_voxels() -> int:
-    """Voxels to which a scan can be resampled on this machine, :data:`MAX_VOXELS` at most."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return MAX_VOXELS
-    return min(MAX_VOXELS, memory // BYTES_A_VOXEL)
-
-
-def check_resampled(
-    geometry: ScanGeometry, pixdim: Sequence[float], max_voxels: int | None = None, zoom: float = 1.0
-) -> None:
-    """
-    Refuse a scan that would be enormous, or vanish, at another voxel size.
-
-    Args:
-        geometry: of the scan.
-        pixdim: the voxel size, in millimetres.
-        max_voxels: it may have then, see :class:`LoadScand`.
-        zoom: how many times larger the scan is taken for.
-
-    Raises:
-        UnusableScan: saying how large the scan says it is.
-    """
-    extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
-    voxels = np.maximum(1, np.round(extent * zoom / np.asarray(pixdim, dtype=float)[: len(extent)]))
-    most = most_voxels() if max_voxels is None else max_voxels
-    if voxels.prod() <= most and voxels.max() >= 4:
-        return
-    shown, large = (" x ".join(f"{value:.4g}" for value in values) for values in (voxels, extent))
-    what = "enormous" if voxels.prod() > most else "next to nothing"
-    needed = f" ({voxels.prod() * BYTES_A_VOXEL / 1e9:.3g} GB of memory)" if voxels.prod() > most else ""
-    raise UnusableScan(
-        f"would be {what}, {shown} voxels{needed}, at the voxel size {list(pixdim)} mm asked for: its header says "
-        f"that it is {large} mm large; correct its voxel size or unit (pixdim, sform, xyzt_units), or pass another "
-        "--pixdim"
-    )

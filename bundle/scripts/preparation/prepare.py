@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from monai.data import ITKWriter, MetaTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.folder_layouts import laid_out_images
-from ..data.label_checks import GEOMETRY_TOLERANCE
-from ..data.reading import LoadScan
+from ..data.geometry import other_grid
+from ..data.reading import LoadScan, scan_geometry
 from ..data.scan_checks import check_scan
 from ..data.writing import ScanWriter
 from ..errors import InputError, check_flags, check_numbers, refuse_or_leave_out
@@ -85,9 +84,10 @@ def prepare_case(case: Mapping[str, str], targets: Mapping[str, str], step: Step
             label = load(case["label"])
         except Exception as error:  # damaged files raise anything
             return f"has a label that cannot be read ({type(error).__name__}): {case['label']}"
-        same_place = torch.allclose(image.affine, label.affine, rtol=0, atol=GEOMETRY_TOLERANCE)
-        if image.shape != label.shape or not same_place:
-            return f"and its label {case['label']} do not lie on the same grid (shape or affine matrix differ)"
+        wrong = other_grid(scan_geometry(case["label"]), scan_geometry(case["image"]))
+        if wrong:
+            return f"and its label {case['label']} do not lie on one grid {wrong}"
+        label.affine = image.affine
     try:
         image, label = step(image, label)
     except InputError as error:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -74,6 +76,24 @@ def test_labels_a_little_off_are_taken_alike_everywhere(tmp_path):
     assert "holds 0.5, which is no label" in str(check_case({"image": scan, "label": half}, [0, 1])[0])
     with pytest.raises(InputError, match=r"holds 0\.5, which is no label"):
         LoadScand(["label"])({"label": half})
+
+
+def test_one_hot_labels_are_refused_everywhere_and_what_is_advised_is_read(tmp_path):
+    """A child took the first volume of four for the label map."""
+    codes = np.resize(np.array([0, 1, 2, 3]), (8, 9, 10))
+    hot = np.stack([codes == code for code in range(4)], axis=-1).astype(np.uint8)
+    write_nifti(tmp_path / "scan.nii", np.random.default_rng(0).random((8, 9, 10)).astype(np.float32))
+    nib.save(nib.Nifti1Image(hot, np.eye(4)), tmp_path / "label.nii")
+    case = {name: str(tmp_path / f"{file}.nii") for name, file in (("image", "scan"), ("label", "label"))}
+    message = r"holds 4 volumes, a label map is one: store each voxel's code \(numpy.argmax"
+    assert re.search(message, str(check_case(case, [0, 1, 2, 3])[0]))
+    with pytest.raises(InputError, match=message):
+        check_label(**case)
+    with pytest.raises(InputError, match=message):
+        LoadScand(["image", "label"])(case)
+    write_nifti(tmp_path / "label.nii", np.argmax(hot, axis=-1).astype(np.uint8))
+    assert check_case(case, [0, 1, 2, 3]) == (None, [0, 1, 2, 3])
+    assert np.array_equal(LoadScand(["image", "label"])(case)["label"][0], codes)
 
 
 @pytest.mark.parametrize("code", [2**24, 2**31 - 1, 2**40])

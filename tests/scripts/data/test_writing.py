@@ -12,28 +12,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from geometries import RAS_TO_LPS, as_itk_reads, grid, same, sheared, turned, write_header, write_series
+from geometries import RAS_TO_LPS, as_itk_reads, grid, header_kinds, same, turned, write_header, write_series
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, SaveImaged, Spacingd
+from nibabel.processing import resample_from_to
 from scipy.ndimage import gaussian_filter
-from scripts.data import LoadScan, LoadScand, scan_geometry, write_displacement, write_nifti
+from scripts.data import LoadScan, LoadScand, check_case, check_label, scan_geometry, write_displacement, write_nifti
 from scripts.errors import InputError
 
 SIZE = (14, 16, 12)
 GRID = grid(SIZE, (2, 2.5, 3))
-MICRONS = np.diag([1e3, 1e3, 1e3, 1.0])
-KINDS = {
-    "ordinary": {"sform": GRID},
-    "codes are 0": {"sform": GRID, "codes": (0, 0)},
-    "only a qform": {"sform": GRID, "codes": (0, 1)},
-    "sform and qform differ": {"sform": turned(0.2, [10, -20, 15]) @ GRID, "qform": GRID, "codes": (2, 1)},
-    "sform of a scanner and another qform": {"sform": turned(0.2, [5, 0, 9]) @ GRID, "qform": GRID, "codes": (1, 1)},
-    "pixdim against sform": {"sform": GRID, "codes": (2, 0), "pixdim": [1, 1, 1]},
-    "sheared": {"sform": sheared(15) @ GRID, "codes": (1, 0), "pixdim": [2, 2.5, 3.1058]},
-    "sheared with a qform": {"sform": sheared(15) @ GRID, "qform": GRID, "codes": (2, 1)},
-    "micrometres": {"sform": MICRONS @ GRID, "xyzt_units": 3},
-    "left-handed": {"sform": np.diag([-1, 1, 1, 1]) @ GRID},
-}
+KINDS = header_kinds(GRID)
 
 
 @pytest.fixture(params=KINDS)
@@ -140,6 +129,39 @@ def test_monai_label_places_its_answer_where_3d_slicer_has_the_scan(scan, tmp_pa
     image.SetOrigin(affine[:3, 3])
     itk.imwrite(image, str(tmp_path / "label.nii.gz"))
     assert same(as_itk_reads(tmp_path / "label.nii.gz"), as_itk_reads(scan))
+
+
+def test_a_label_map_that_3d_slicer_wrote_lies_on_its_scan(scan, tmp_path):
+    """It is ITK's reading of the scan that it gets; prepared with the scan, it gets the scan's place."""
+    if as_itk_reads(scan) is None:
+        return
+    volume = sitk.ReadImage(str(scan))
+    label = sitk.Cast(volume > 0, sitk.sitkUInt8)
+    label.CopyInformation(volume)
+    path = str(tmp_path / "label.nii.gz")
+    sitk.WriteImage(label, path)
+    check_label(str(scan), path)
+    assert check_case({"image": str(scan), "label": path}, [0, 1])[0] is None
+    steps = Compose([LoadScand(["image", "label"]), Orientationd(["image", "label"], "RAS", labels=None)])
+    data = steps({"image": str(scan), "label": path})
+    assert torch.equal(data["image"].affine, data["label"].affine)
+    assert torch.equal(data["image"] > 0, data["label"] > 0)
+    alone = LoadScand(["moving", "image", "label"])({"image": path, "moving": str(scan), "label": path})
+    assert torch.equal(alone["label"].affine, alone["moving"].affine)
+
+
+def test_a_label_map_of_another_place_is_refused_where_no_check_was_made_before(scan, tmp_path):
+    """MONAI Label trains on what its folder holds. What the message advises is read."""
+    place = nib.load(scan)
+    moved = nib.Nifti1Image(np.ones(SIZE, np.uint8), place.affine @ turned(0, [0, 0, 2]), place.header)
+    nib.save(moved, tmp_path / "label.nii")
+    case = {"image": str(scan), "label": str(tmp_path / "label.nii")}
+    with pytest.raises(InputError, match=r"label.nii does not lie on its scan .*fixed.nii \(up to .* apart"):
+        LoadScand(["image", "label"])(case)
+    resampled = resample_from_to(moved, place, order=0)
+    nib.save(resampled, tmp_path / "label.nii")
+    assert LoadScand(["image", "label"])(case)["label"].sum() < np.prod(SIZE)
+    check_label(**case)
 
 
 def test_results_of_a_tilted_series(tmp_path):

@@ -189,8 +189,8 @@ class TestRefusals:
             (lambda s, self: (s / "ct_train/ct_train_1002_label.nii.gz").write_bytes(b"no scan"), "label that cannot"),
             (lambda s, self: (s / "ct_train/ct_train_1002_label.nii.gz").unlink(), "has no label file"),
             (lambda s, self: self.label(s, np.zeros_like), "has an empty label"),
-            (lambda s, self: self.label(s, lambda v: v[1:]), "do not lie on the same grid"),
-            (lambda s, self: self.label(s, lambda v: v, np.diag([4.0, 4, 5, 1])), "do not lie on the same grid"),
+            (lambda s, self: self.label(s, lambda v: v[1:]), "do not lie on one grid"),
+            (lambda s, self: self.label(s, lambda v: v, np.diag([4.0, 4, 5, 1])), "do not lie on one grid"),
         ],
         ids=["image", "label", "missing", "empty", "shape", "place"],
     )
