@@ -60,7 +60,9 @@ def configuration(studies: str, model: Path, refine: int) -> dict[str, Any]:
     if settings.is_file():
         config |= json.loads(settings.read_text(encoding="utf-8"))
     else:
-        plan = GridPlan(Fingerprint(find_scans(studies, min_subjects=1)), largest=True)
+        plan = GridPlan(
+            Fingerprint(find_scans(studies, min_subjects=1, skip_bad=True, has_options=False)), largest=True
+        )
         config["pixdim"] = plan.pixdim(config["features"])
         config["spatial_size"] = plan.spatial_size(config["pixdim"], config["features"])
         config["intensity"] = plan.intensity()

@@ -134,7 +134,7 @@ def check_orientation(orientation: str) -> None:
         raise InputError(f"orientation must have one letter each of R/L, A/P and S/I, as in RAS, not {orientation!r}")
 
 
-def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad: bool) -> None:
+def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad: bool | None) -> None:
     """
     List what cannot be used: as an error, or with ``skip_bad`` on the screen.
 
@@ -142,7 +142,7 @@ def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad
         problems: a line for each unusable item.
         total: how many items there are.
         what: they are, in the plural.
-        skip_bad: go on without the unusable ones, as long as one remains.
+        skip_bad: go on without the unusable ones, as long as one remains; None where there is no such setting.
 
     Raises:
         InputError: listing them.
@@ -150,8 +150,8 @@ def refuse_or_leave_out(problems: Sequence[str], total: int, what: str, skip_bad
     if not problems:
         return
     if not skip_bad or len(problems) == total:
-        head = f"{len(problems)} of {total} {what} cannot be used (--skip_bad True leaves them out):"
-        raise InputError("\n  ".join([head, *problems]))
+        advice = "" if skip_bad is None or len(problems) == total else " (--skip_bad True leaves them out)"
+        raise InputError("\n  ".join([f"{len(problems)} of {total} {what} cannot be used{advice}:", *problems]))
     print("\n  ".join([f"left out {len(problems)} of {total} {what}:", *problems]), flush=True)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_numbers
-from .find_scans import SubjectKey, show_and_leave, survey
+from .dry_run import show_and_leave
+from .find_scans import SubjectKey, survey
 
 
 def _for_each(option: str, value: Any, folders: Sequence[str]) -> list[Any]:

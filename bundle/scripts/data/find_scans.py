@@ -6,11 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from .bids import bids_images, is_bids, usual_suffix
 from .channels import is_further_channel
 from .dataset_json import first_channel, listed_images
 from .dicom_series import file_stamp
+from .dry_run import Survey, show_and_leave
 from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions, tell_sizes
@@ -89,26 +89,10 @@ def _check_all(
     return {path: checks[path] for path in paths}
 
 
-@dataclass
-class Survey:
-    """
-    What a folder holds.
-
-    Args:
-        scans: usable ones, see :func:`find_scans`.
-        checks: of them, by path.
-        left_out: paths, and why they are no scans or cannot be used.
-    """
-
-    scans: list[dict[str, Any]]
-    checks: dict[str, ScanCheck]
-    left_out: list[tuple[str, str]]
-
-
 def survey(
     dataset_dir: str,
     subject_key: SubjectKey = None,
-    skip_bad: bool = False,
+    skip_bad: bool | None = False,
     spatial_dims: int = 3,
     min_size: int = 4,
     cache_dir: str | None = None,
@@ -256,30 +240,3 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
     if dry_run:
         show_and_leave([found])
     return found.scans
-
-
-def show_and_leave(surveys: Sequence[Survey]) -> None:
-    """
-    Print the scans of a run, with subject, size and voxel size, and what was left out and why; then end the program.
-
-    Raises:
-        SystemExit: with 0.
-        InputError: where several processes run, of which this one alone would end.
-    """
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError("--dry_run True lists scans in one process: leave torchrun and multi_gpu_train.json out")
-    for found in surveys:
-        rows = [("scan", "subject", "kind", "voxels", "voxel size, mm", "label")]
-        for scan in found.scans:
-            check = found.checks[scan["image"]]
-            size, spacing = ("x".join(f"{value:.4g}" for value in values) for values in (check.size, check.spacing))
-            rows.append((scan["image"], scan["subject"], scan["kind"], size, spacing, scan.get("label", "")))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-        subjects = len({scan["subject"] for scan in found.scans})
-        print(f"{len(found.scans)} scans of {subjects} subjects would be used; {len(found.left_out)} left out")
-        for path, reason in found.left_out:
-            print(f"  left out: {path} {reason}")
-    sys.stdout.flush()
-    raise SystemExit(0)

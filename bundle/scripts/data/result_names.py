@@ -16,8 +16,6 @@ from monai.data import FolderLayoutBase
 
 from ..errors import InputError
 from ..files import write_text
-from .geometry import voxel_size
-from .reading import scan_geometry
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 SINGLE_FILE_ENDINGS = (*VOLUME_ENDINGS, ".dcm", ".ima")
@@ -157,26 +155,6 @@ def refuse_overwriting(inputs: Sequence[str | Path], outputs: Sequence[str | Pat
     for path in outputs:
         if folded(os.path.realpath(path)) in own:
             raise InputError(f"{path} is an input of this run, and would be overwritten: pass another --output_dir")
-
-
-def show_results(sources: Mapping[str, Sequence[str]]) -> None:
-    """
-    Print which results a run would write and from which scans, with their sizes and voxel sizes; then end the program.
-
-    Args:
-        sources: see :func:`record_results`.
-
-    Raises:
-        SystemExit: with 0.
-    """
-    for path in dict.fromkeys(path for paths in sources.values() for path in paths):
-        geometry = scan_geometry(path)
-        spacing = "x".join(f"{value:.4g}" for value in voxel_size(geometry.affine))
-        print(f"{path}: {'x'.join(map(str, geometry.size))} voxels of {spacing} mm")
-    for name, paths in sources.items():
-        print(f"would write {name} from {' and '.join(paths)}")
-    print(f"{len(sources)} results", flush=True)
-    raise SystemExit(0)
 
 
 class ResultLayout(FolderLayoutBase):

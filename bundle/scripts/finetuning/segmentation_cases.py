@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..data.find_scans import SubjectKey, find_scans
+from ..data.dry_run import Survey, show_and_leave
+from ..data.find_scans import SubjectKey, find_scans, survey
 from ..data.label_checks import check_case
-from ..data.result_names import record_results, result_names, show_results
-from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions
-from ..errors import InputError, check_flags, refuse_or_leave_out
+from ..data.result_names import record_results, result_names
+from ..errors import check_flags, refuse_or_leave_out
 
 
 def labelled_cases(
@@ -87,6 +87,7 @@ def images_to_predict(
     dry_run: bool = False,
     kind: str | None = None,
     channels: int = 1,
+    skip_bad: bool = False,
 ) -> list[dict[str, str]]:
     """
     What to predict on.
@@ -100,6 +101,7 @@ def images_to_predict(
         dry_run: list the scans and what was left out, and end the program.
         kind: of scan to take, see :func:`~scripts.data.find_scans`.
         channels: of each image, see :func:`~scripts.data.find_scans`.
+        skip_bad: leave scans that cannot be used out instead of refusing.
 
     Returns:
         dictionaries with ``image``.
@@ -108,19 +110,16 @@ def images_to_predict(
         InputError: for a scan that cannot be used; where a result would be overwritten, see
             :func:`~scripts.data.record_results`.
     """
+    check_flags({"skip_bad": skip_bad})
+    options: dict[str, Any] = {"skip_bad": skip_bad, "channels": channels}
     if not image:
-        options = {"min_subjects": 1, "layout": layout, "kind": kind, "has_options": False, "channels": channels}
-        paths = [scan["image"] for scan in find_scans(dataset_dir, None, dry_run, **options)]
+        found = survey(dataset_dir, min_subjects=1, layout=layout, kind=kind, has_options=False, **options)
     else:
-        paths = list(dict.fromkeys([image] if isinstance(image, str) else image))
-        checks = {path: inspect_scan(path, channels=channels) for path in paths}
-        for path, check in checks.items():
-            if check.problem:
-                problem = check.problem if scan_exists(path) else "does not exist: pass --image <scan>"
-                raise InputError(f"{path} {problem}")
-        tell_decisions(checks)
-        if dry_run:
-            show_results({name: [path] for path, name in result_names(paths).items()})
+        found = Survey().usable([image] if isinstance(image, str) else image, **options)
+    paths = [scan["image"] for scan in found.scans]
+    results = {name: [path] for path, name in result_names(paths).items()}
+    if dry_run:
+        show_and_leave([found], results)
     if output_dir is not None:
-        record_results(output_dir, {name: [path] for path, name in result_names(paths).items()})
+        record_results(output_dir, results)
     return [{"image": path} for path in paths]

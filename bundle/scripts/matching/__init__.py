@@ -5,7 +5,8 @@ from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .finer_grid import FinerGrid
 from .inferer import MatchingInferer
 from .label_propagation import list_propagation, take_corrected
-from .list_pairs import expand, list_pairs
+from .list_pairs import list_pairs
+from .named_scans import expand, look_up
 from .point_files import PointFile, read_points
 from .points import carry_points, invert
 from .refinement import LocalNCCGradient, Refinement
@@ -38,6 +39,7 @@ __all__ = [
     "list_pairs",
     "list_propagation",
     "list_scans",
+    "look_up",
     "plain",
     "read_points",
     "saved_labels",

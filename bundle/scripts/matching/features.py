@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.result_names import record_results, result_names, show_results
+from ..data.dry_run import show_and_leave
+from ..data.result_names import record_results, result_names
 from ..data.writing import geometry_of, write_nifti
-from ..errors import InputError
+from ..errors import InputError, check_flags
 from ..networks.gvsl import GVSL
 from ..spatial.scanner_space import transform_points
 from ..spatial.warp import sample, voxel_grid
-from .list_pairs import expand
+from .named_scans import look_up
 from .write_match import plain, world_match
 
 
@@ -27,6 +28,8 @@ def list_scans(
     dry_run: bool = False,
     label_maps: bool = False,
     kind: str | None = None,
+    skip_bad: bool = False,
+    layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, str]]:
     """
     Every scan of a folder.
@@ -36,17 +39,23 @@ def list_scans(
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
         label_maps: take label maps for scans too.
-        kind: see :func:`~scripts.matching.expand`.
+        kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
+        skip_bad: leave scans that cannot be used out instead of refusing.
+        layout: of a folder, see :mod:`scripts.data.folder_layouts`.
 
     Returns:
         dictionaries with ``image`` and the name of its ``result``.
 
     Raises:
-        InputError: where a result would be overwritten, see :func:`~scripts.data.record_results`.
+        InputError: for a scan that cannot be used; where a result would be overwritten, see
+            :func:`~scripts.data.record_results`.
     """
-    names = result_names(expand(dataset_dir, label_maps, kind))
+    check_flags({"skip_bad": skip_bad})
+    found = look_up(dataset_dir, label_maps, kind, skip_bad, layout)
+    found = found.usable([scan["image"] for scan in found.scans], skip_bad)
+    names = result_names([scan["image"] for scan in found.scans])
     if dry_run:
-        show_results({name: [path] for path, name in names.items()})
+        show_and_leave([found], {name: [path] for path, name in names.items()})
     if output_dir is not None:
         record_results(output_dir, {name: [path] for path, name in names.items()})
     return [{"image": path, "result": name} for path, name in names.items()]

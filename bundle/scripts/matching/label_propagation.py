@@ -9,21 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..data.find_scans import find_scans
+from ..data.dry_run import show_and_leave
 from ..data.labels import as_codes, label_type
 from ..data.reading import read_scan, scan_geometry
-from ..data.result_names import (
-    VOLUME_ENDINGS,
-    record_results,
-    refuse_overwriting,
-    result_names,
-    scan_name,
-    show_results,
-)
+from ..data.result_names import VOLUME_ENDINGS, record_results, refuse_overwriting, result_names, scan_name
 from ..data.writing import write_nifti
-from ..errors import InputError
-from .list_pairs import Paths, expand, list_pairs, same_file
+from ..errors import InputError, check_flags
+from .list_pairs import list_pairs
 from .match_table import put_rows
+from .named_scans import Paths, expand, look_up, same_file
 from .vote_labels import COLUMNS, CONFIDENCE, TABLE, doubt
 
 CORRECTED = "corrected"
@@ -38,6 +32,8 @@ def list_propagation(
     dry_run: bool = False,
     label_maps: bool = False,
     kind: str | None = None,
+    skip_bad: bool = False,
+    layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """
     Every scan of a folder paired with every atlas. Scans with a label map of their result's name in
@@ -50,7 +46,9 @@ def list_propagation(
         output_dir: where results go; None only lists.
         dry_run: print what would be used, and end the program.
         label_maps: take label maps for scans too.
-        kind: see :func:`~scripts.matching.expand`.
+        kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
+        skip_bad: leave scans that cannot be used out instead of refusing; atlases are never left out.
+        layout: of ``dataset_dir``, see :mod:`scripts.data.folder_layouts`.
 
     Returns:
         pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases, and the scan's name
@@ -61,11 +59,13 @@ def list_propagation(
     """
     if atlas is None or atlas_label is None:
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
-    atlases, labels = expand(atlas, label_maps, kind), expand(atlas_label, label_maps=True)
+    atlases = expand(atlas, label_maps=label_maps, kind=kind, skip_bad=None)
+    labels = expand(atlas_label, label_maps=True, skip_bad=None)
     if len(atlases) != len(labels):
         raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
-    found = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, kind=kind)
-    scans = [scan["image"] for scan in found]
+    check_flags({"skip_bad": skip_bad})
+    found = look_up(dataset_dir, label_maps, kind, skip_bad, layout)
+    scans = [scan["image"] for scan in found.scans]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
     names = result_names(unlabelled)
     given = {name: [path, *atlases] for path, name in names.items()}
@@ -79,11 +79,12 @@ def list_propagation(
     ]
     if not pairs:
         raise InputError(f"every scan of {dataset_dir} has a label: there is none to carry labels to")
-    listed = list_pairs(pairs=pairs)
+    listed = list_pairs(pairs=pairs, surveyed=found)
     for moving, label in together:
         print(f"atlas {moving} with the label map {label}", flush=True)
     if dry_run:
-        show_results({name: sources for name, sources in given.items() if sources[0] not in corrected})
+        wanted = {name: sources for name, sources in given.items() if sources[0] not in corrected}
+        show_and_leave([found.usable([path for sources in wanted.values() for path in sources])], wanted)
     if output_dir is not None:
         refuse_overwriting([*scans, *atlases, *labels], [Path(output_dir, f"{name}.nii.gz") for name in names.values()])
         if same_file(dataset_dir, output_dir):

@@ -3,65 +3,17 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.find_scans import find_scans
+from ..data.dry_run import Survey, show_and_leave
 from ..data.label_checks import check_label
-from ..data.result_names import record_results, refuse_overwriting, result_names, scan_name, show_results
-from ..data.scan_checks import inspect_scan, scan_exists, tell_decisions, tell_sizes
-from ..errors import InputError
+from ..data.result_names import record_results, refuse_overwriting, result_names
+from ..errors import InputError, check_flags
+from .named_scans import Paths, expand, look_up, same_file
 from .point_files import TABLE, read_points
-
-Paths = str | Sequence[str]
-
-
-def expand(paths: Paths, label_maps: bool = False, kind: str | None = None) -> list[str]:
-    """
-    A list of files from a file, a folder of scans, a pattern such as ``scans/*.nii.gz``, or a list of these. What
-    exists under its name is no pattern, whatever brackets are in it.
-
-    Args:
-        paths: see above.
-        label_maps: whether label maps are meant, which are left out of a folder or what a pattern finds else.
-        kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
-
-    Raises:
-        InputError: where nothing is found.
-    """
-    if not isinstance(paths, str):
-        return [path for entry in paths for path in expand(entry, label_maps, kind)]
-    if Path(paths).is_dir():
-        listed = find_scans(paths, min_subjects=1, label_maps=label_maps, kind=kind)
-        return [scan["image"] for scan in listed]
-    if scan_exists(paths) or os.path.lexists(paths):
-        return [paths]
-    folder = Path(paths).parent  # brackets in folders that exist are no pattern either
-    while not folder.is_dir():
-        folder = folder.parent
-    pattern = os.path.join(glob.escape(str(folder)), os.path.relpath(paths, folder))
-    found = sorted(map(os.path.normpath, glob.glob(pattern, recursive=True)))
-    if not found:
-        raise InputError(f"{paths} does not exist: name a scan, a folder of scans or a pattern")
-    scans = [path for path in found if scan_name(path) != Path(path).name]  # no description that lies beside a scan
-    if not scans:
-        return expand(found, label_maps, kind)
-    maps = [path for path in scans if not label_maps and inspect_scan(path, constant=True).label_map]
-    if 0 < len(maps) < len(scans):
-        print(f"left out {len(maps)} label maps that {paths} finds, as {maps[0]} (--label_maps True takes them)")
-        return [path for path in scans if path not in maps]
-    return scans
-
-
-def same_file(first: str, second: str) -> bool:
-    """Whether two paths, however they are spelt, lead to one scan; a link leads to what it points at."""
-    if os.path.exists(first) and os.path.exists(second):
-        return os.path.samefile(first, second)
-    return os.path.realpath(first) == os.path.realpath(second)  # series in a folder have paths that are no files
 
 
 def list_pairs(
@@ -77,6 +29,9 @@ def list_pairs(
     dry_run: bool = False,
     label_maps: bool = False,
     kind: str | None = None,
+    skip_bad: bool = False,
+    layout: Mapping[str, Any] | None = None,
+    surveyed: Survey | None = None,
 ) -> list[dict[str, Any]]:
     """
     The pairs to match.
@@ -95,7 +50,10 @@ def list_pairs(
         output_dir: where results go; None only lists.
         dry_run: print what would be matched, and end the program.
         label_maps: take label maps for scans too.
-        kind: see :func:`expand`.
+        kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
+        skip_bad: leave pairs of scans that cannot be used out instead of refusing.
+        layout: of a folder, see :mod:`scripts.data.folder_layouts`.
+        surveyed: what is known of the scans of ``pairs``.
 
     Returns:
         dictionaries of paths: ``image`` (fixed), ``moving`` and possibly ``label`` (of the moving scan), ``points`` and
@@ -105,12 +63,16 @@ def list_pairs(
     Raises:
         InputError: naming every scan that cannot be used, or a label map that does not fit.
     """
+    check_flags({"skip_bad": skip_bad})
+    options: dict[str, Any] = {"label_maps": label_maps, "kind": kind, "skip_bad": skip_bad, "layout": layout}
+    found = surveyed or Survey()
     if pairs is not None:
         listed = _read_pairs(pairs) if isinstance(pairs, str) else [dict(pair) for pair in pairs]
     elif fixed is not None and moving is not None:
-        movers = expand(moving, label_maps, kind)
+        found = look_up(moving, **options)
+        movers = [scan["image"] for scan in found.scans]
         of_each = {
-            "moving_label": [] if moving_label is None else expand(moving_label, label_maps=True),
+            "moving_label": [] if moving_label is None else expand(moving_label, label_maps=True, skip_bad=None),
             "points": [] if points is None else expand(points),
         }
         for what, files in (("label maps", of_each["moving_label"]), ("files of landmarks", of_each["points"])):
@@ -126,7 +88,8 @@ def list_pairs(
             if not same_file(path, fixed)
         ]
     elif dataset_dir is not None:
-        scans = find_scans(dataset_dir, min_subjects=1, label_maps=label_maps, kind=kind)
+        found = look_up(dataset_dir, **options)
+        scans = found.scans
         others = [scan for scan in scans if not same_file(scan["image"], fixed)] if fixed else scans[1:]
         names = {"image": "moving", "label": "moving_label"}
         listed = [
@@ -139,7 +102,7 @@ def list_pairs(
         raise InputError("landmarks go with --fixed and --moving; in --pairs name them there, 'points', 'fixed_points'")
     if not listed:
         raise InputError("nothing to match: there is no moving scan besides the fixed one")
-    _check_pairs(listed)
+    found, listed = _checked(listed, found, skip_bad)
     landmarks = sorted({pair[key] for pair in listed for key in ("points", "fixed_points") if key in pair})
     for path in landmarks:
         read_points(path, points_space)
@@ -148,7 +111,7 @@ def list_pairs(
     results = [f"{names[pair['moving']]}_to_{names[pair['image']]}" for pair in listed]
     sources = _sources(results, listed)
     if dry_run:
-        show_results(sources)
+        show_and_leave([found], sources)
     if output_dir is not None:
         refuse_overwriting(landmarks, [Path(output_dir, TABLE)])
         record_results(output_dir, sources)
@@ -182,18 +145,19 @@ def _read_pairs(path: str) -> list[dict[str, str]]:
         raise InputError(f"{path} is no JSON list of pairs of 'image' and 'moving' ({error})") from error
 
 
-def _check_pairs(pairs: Sequence[dict[str, str]]) -> None:
+def _checked(pairs: list[dict[str, str]], found: Survey, skip_bad: bool) -> tuple[Survey, list[dict[str, str]]]:
+    """The scans of the pairs, checked, and the pairs of those that can be used."""
     for pair in pairs:
         missing = {"image", "moving"} - set(pair)
         if missing:
             raise InputError(f"the pair {pair} has no '{missing.pop()}': it needs 'image' (fixed) and 'moving'")
-    paths = dict.fromkeys(pair[key] for pair in pairs for key in ("image", "moving"))
-    checks = {path: inspect_scan(path) for path in paths}
-    bad = [f"{path} {check.problem}" for path, check in sorted(checks.items()) if check.problem]
-    if bad:
-        raise InputError("\n  ".join([f"{len(bad)} of {len(checks)} scans cannot be used:", *bad]))
-    tell_decisions(checks)
-    tell_sizes(checks)
-    labelled = {(pair["moving"], pair["moving_label"]) for pair in pairs if "moving_label" in pair}
-    for image, label in sorted(labelled):
+    paths = list(dict.fromkeys(pair[key] for pair in pairs for key in ("image", "moving")))
+    used = found.usable(paths, skip_bad)
+    left = [pair for pair in pairs if pair["image"] in used.checks and pair["moving"] in used.checks]
+    if not left:
+        raise InputError(f"nothing to match without {used.left_out[-1][0]}, which cannot be used: name another scan")
+    labels = {pair["moving"]: pair["moving_label"] for pair in left if "moving_label" in pair}
+    for image, label in sorted({(pair["moving"], pair["moving_label"]) for pair in left if "moving_label" in pair}):
         check_label(image, label)
+    scans = [{**scan, **({"label": labels[scan["image"]]} if scan["image"] in labels else {})} for scan in used.scans]
+    return Survey(scans, used.checks, used.left_out), left

@@ -41,8 +41,8 @@ def strange(volume):
     [
         (strange, None, "label values (9) that the description does not name"),
         (lambda volume: volume * 0, None, "empty label"),
-        (lambda volume: volume[:-1], None, "is (24, 24, 24) but its label"),
-        (lambda volume: volume, np.diag([1, 1, 2, 1]), "different places"),
+        (lambda volume: volume[:-1], None, "do not lie on one grid (23x24x24 and 24x24x24 voxels)"),
+        (lambda volume: volume, np.diag([1, 1, 2, 1]), "do not lie on one grid (up to"),
     ],
 )
 def test_a_bad_label_is_named_or_left_out(tmp_path, make_cohort, change, affine, message):
