@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""``--dry_run True`` lists the same of every command, and what messages advise, as ``--skip_bad True``, each one has."""
+"""``--dry_run True`` lists the same of every command, which also has what messages advise, as ``--skip_bad True``."""
 
 from __future__ import annotations
 
