@@ -85,7 +85,8 @@ class Server:
     def infer(self, name: str, image: str) -> nib.Nifti1Image:
         """The label map that 3D Slicer gets."""
         answer = self.call("POST", f"/infer/{name}", params={"image": image, "output": "image"})
-        return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content))
+        compressed = answer.content[:2] == b"\x1f\x8b"  # as the scan is
+        return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content) if compressed else answer.content)
 
     def train(self, name: str) -> None:
         """Train one epoch and wait for the end: 3D Slicer sends every option that it was told of, most as they were."""

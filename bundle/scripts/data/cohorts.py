@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, check_numbers
+from .copies import without_copies
 from .dry_run import show_and_leave
 from .find_scans import SubjectKey, survey
 
@@ -71,7 +72,7 @@ def find_cohorts(
     for factor, largest in zip(zooms, factors, strict=True):
         check_numbers({"zoom": factor}, lowest=0.01)
         check_numbers({"zoom_out": largest}, lowest=1)
-    surveys = [survey(folder, key, **options) for folder, key in zip(folders, keys, strict=True)]
+    surveys = without_copies([survey(folder, key, **options) for folder, key in zip(folders, keys, strict=True)])
     if dry_run:
         show_and_leave(surveys)
     return [

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..errors import InputError, refuse_or_leave_out
 from .bids import bids_images, is_bids, usual_suffix
 from .channels import is_further_channel
+from .copies import join_copies
 from .dataset_json import first_channel, listed_images
 from .dicom_series import file_stamp
 from .dry_run import Survey, show_and_leave
@@ -25,6 +26,9 @@ from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions, tell_sizes
 from .walk_folder import walk
+
+TOLD = ("notes", "label_map", "ct", "digest")
+"""What is remembered of a check besides size and voxel size."""
 
 SubjectKey = str | Callable[[str], Any] | None
 
@@ -63,11 +67,9 @@ def _check_all(
 
     stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
     checks = {
-        path: ScanCheck(
-            None, found["notes"], tuple(found["size"]), tuple(found["spacing"]), found["label_map"], found["ct"]
-        )
+        path: ScanCheck(size=tuple(found["size"]), spacing=tuple(found["spacing"]), **{key: found[key] for key in TOLD})
         for path, stamped in stamps.items()
-        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped and "ct" in found
+        if isinstance(found := known.get(path), dict) and found.get("stamp") == stamped and found.keys() >= {*TOLD}
     }
     unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
@@ -167,6 +169,7 @@ def survey(
         | {"subject": _subject(item, folder, subject_key), "kind": item.get("kind", "")}
         for item in usable
     ]
+    join_copies(scans, good)
     subjects = {scan["subject"] for scan in scans}
     if len(subjects) < min_subjects:
         raise InputError(
@@ -230,7 +233,8 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
             or in files beside it, see :func:`~scripts.data.channel_files`.
 
     Returns:
-        dictionaries with ``image`` (path), ``subject``, ``kind`` ("" where nothing tells) and ``label`` (path) where
+        dictionaries with ``image`` (path), ``subject`` (of copies of a scan that of the first; ``listed_as`` is then
+        the one that it would be else), ``kind`` ("" where nothing tells) and ``label`` (path) where
         dataset.json or the layout names one that exists; ``missing_label`` where the layout names one that does not.
 
     Raises:

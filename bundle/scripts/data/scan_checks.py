@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class ScanCheck:
         spacing: their sizes in millimetres.
         label_map: whether it is a label map or a mask, by what it holds and by its name.
         ct: whether its values are those of a CT.
+        digest: of its voxels, see :func:`voxel_digest`.
     """
 
     problem: str | None = None
@@ -43,6 +45,7 @@ class ScanCheck:
     spacing: tuple[float, ...] = ()
     label_map: bool = False
     ct: bool = False
+    digest: str = ""
 
 
 def check_scan(path: str, spatial_dims: int = 3, min_size: int = 4, constant: bool = False) -> str | None:
@@ -84,7 +87,24 @@ def inspect_scan(
     problem = _problem(image, geometry, spatial_dims, min_size, constant, channels // len(files))
     for further in files[1:]:
         problem = problem or _further_problem(further, geometry)
-    return ScanCheck(problem, geometry.notes, geometry.size, spacing, is_label_map(image, path), _is_ct(image))
+    told = is_label_map(image, path), _is_ct(image), voxel_digest(image)
+    return ScanCheck(problem, geometry.notes, geometry.size, spacing, *told)
+
+
+def voxel_digest(values: np.ndarray) -> str:
+    """
+    A digest of the voxels alone: a copy that is compressed otherwise, or placed elsewhere, has the same.
+
+    Args:
+        values: of a scan, of any type.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    content = np.ascontiguousarray(values.T)  # in the order that files have them
+    found = hashlib.blake2b(f"{content.shape} {content.dtype.str}".encode(), digest_size=16)
+    found.update(content.data)
+    return found.hexdigest()
 
 
 def _is_ct(image: np.ndarray) -> bool:

@@ -15,14 +15,18 @@ from .dicom_series import find_series
 
 PART = 2**16
 """Bytes read at either end of a file."""
+PLACES = 64
+"""Places between the ends at which a file is read that is not compressed."""
 RELEASED = Path("docs", "trained_on.csv")
 """Of a bundle: the scans that its weights were trained on, ``set``, ``scan`` and ``fingerprint``."""
 
 
 def fingerprint(path: str) -> str:
     """
-    A digest of a file's size and of its first and last 64 KiB; of a DICOM series those of its first file and the number
-    of files. It says nothing about the patient, stays the same when a file is moved or renamed, and is read in no time.
+    A digest of a file's size and of its first and last 64 KiB, which of a compressed file hold a checksum of the whole;
+    of others also of :data:`PLACES` parts between, since scans may be empty at both ends. Of a DICOM series that of its
+    first file, with the number of files. It says nothing about the patient, stays the same when a file is moved or
+    renamed, and is read in no time.
 
     Args:
         path: a volume file or a DICOM series, see :func:`~scripts.data.series_paths`.
@@ -36,6 +40,10 @@ def fingerprint(path: str) -> str:
         ends = file.read(PART)
         file.seek(max(0, size - PART))
         ends += file.read()
+        if not ends.startswith(b"\x1f\x8b") and size > 2 * PART:
+            for place in range(1, PLACES + 1):
+                file.seek(size * place // (PLACES + 1))
+                ends += file.read(PART // PLACES)
     return hashlib.sha256(f"{len(files)} {size} ".encode() + ends).hexdigest()[:16]
 
 

@@ -148,7 +148,8 @@ def classified_cases(
     found: dict[str, set[str]] = {}
     for row in rows:
         found.setdefault(row[table["id"]], set()).add(as_value(row[table["target"]]))
-    counts = Counter(scan["subject"] for scan in scans)
+    names = [scan.get("listed_as", scan["subject"]) for scan in scans]
+    counts = Counter(names)
     labels: dict[str, int] = {}
     problems = []
     for subject, count in counts.items():
@@ -163,14 +164,22 @@ def classified_cases(
         else:
             what = f"has {table['target']} '{values[0]}' in {path}, which is none of the classes' values"
         problems.append(f"subject {subject} ({count} scan{'s' * (count > 1)}) {what}")
+    together: dict[str, set[str]] = {}  # subjects whose scans are copies of each other
+    for scan, name in zip(scans, names, strict=True):
+        together.setdefault(scan["subject"], set()).add(name)
+    for several in together.values():
+        if len({labels[name] for name in several if name in labels}) > 1:
+            shown = " and ".join(sorted(name for name in several if name in labels))
+            problems.append(f"subjects {shown} have copies of one scan, but several classes in {path}")
+            labels = {name: number for name, number in labels.items() if name not in several}
     refuse_or_leave_out(problems, len(counts), "subjects", skip_bad)
     surplus = [subject for subject in found if subject not in counts]
     if surplus:
         print(f"{len(surplus)} subjects of {path} have no scan: {_shown(surplus)}", flush=True)
     return [
         {"image": scan["image"], "subject": scan["subject"], "label": number, "classes": [number + 1]}
-        for scan in scans
-        if (number := labels.get(scan["subject"])) is not None
+        for scan, name in zip(scans, names, strict=True)
+        if (number := labels.get(name)) is not None
     ]
 
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Copies of one scan under several names are one subject, everywhere."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from geometries import write_series
+from scripts.data import PairDataset, find_cohorts, find_scans, fingerprint, split_subjects
+from scripts.errors import InputError
+from scripts.finetuning import classified_cases
+from support import write_nifti
+
+SIZE = (14, 12, 10)
+
+
+def values(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 1000, SIZE).astype(np.int16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six scans; the first as it is, uncompressed, and in another place: three names."""
+    for number in range(6):
+        write_nifti(tmp_path / "scans" / f"s{number}.nii.gz", values(number))
+    (tmp_path / "scans" / "x.nii").write_bytes(gzip.decompress((tmp_path / "scans" / "s0.nii.gz").read_bytes()))
+    write_nifti(tmp_path / "scans" / "y.nii.gz", values(0), np.diag([2, 2, 2, 1]))
+    return tmp_path / "scans"
+
+
+def test_copies_are_one_subject_and_said(folder, tmp_path, capsys):
+    """Twice: the second time what was found is remembered."""
+    for _ in range(2):
+        scans = find_scans(str(folder), cache_dir=str(tmp_path / "cache"))
+        subjects = {Path(scan["image"]).name: scan["subject"] for scan in scans}
+        assert len(scans) == 8
+        assert {subjects[name] for name in ("s0.nii.gz", "x.nii", "y.nii.gz")} == {"s0.nii.gz"}
+        assert len(set(subjects.values())) == 6
+        told = capsys.readouterr().out
+        assert f"copies: 2 of 8 scans have the voxels of another one, as {folder / 'x.nii'} those of" in told
+
+
+def test_no_pair_of_copies_and_no_copy_held_back(folder):
+    scans = find_scans(str(folder))
+    copies = {str(folder / name) for name in ("s0.nii.gz", "x.nii", "y.nii.gz")}
+    for seed in range(5):
+        training, held = split_subjects(scans, 0.3, seed)
+        assert copies <= {scan["image"] for scan in training} or copies <= {scan["image"] for scan in held}
+    pairs = PairDataset(scans, length=200)
+    drawn = ({scans[index]["image"] for index in pairs.indices(draw)[:2]} for draw in range(200))
+    assert not any(pair <= copies for pair in drawn)
+
+
+def test_all_scans_of_subjects_that_share_a_copy_are_one_subject(tmp_path):
+    for subject, seeds in {"a": (0, 1), "b": (1, 2), "c": (2, 3), "d": (4, 5)}.items():
+        for number, seed in enumerate(seeds):
+            write_nifti(tmp_path / subject / f"{number}.nii.gz", values(seed))
+    scans = find_scans(str(tmp_path), subject_key="^[a-d]")
+    assert {scan["image"].split("/")[-2]: scan["subject"] for scan in scans} == dict.fromkeys("abc", "a") | {"d": "d"}
+    with pytest.raises(InputError, match=r"2 subject\(s\); 3 subjects or more are needed"):
+        find_scans(str(tmp_path), subject_key="^[a-d]", min_subjects=3)
+
+
+def test_dicom_series_and_volumes(tmp_path):
+    volume = values(0)
+    write_series(tmp_path / "cd", volume)
+    write_nifti(tmp_path / "a.nii.gz", volume)
+    write_nifti(tmp_path / "b.nii.gz", values(1))
+    assert len({scan["subject"] for scan in find_scans(str(tmp_path))}) == 2
+
+
+def test_a_folder_within_another(folder, tmp_path, capsys):
+    """Its scans would be in training by one name and held back by the other."""
+    shutil.copytree(folder, tmp_path / "more" / "again")
+    for number in range(6, 9):
+        write_nifti(tmp_path / "more" / f"s{number}.nii.gz", values(number))
+    scans = find_cohorts([str(folder), str(tmp_path / "more")])
+    assert len(scans) == 8 + 3
+    assert "left out 8, as" in capsys.readouterr().out
+
+
+def test_tables_know_copies_by_their_own_names(folder):
+    (folder / "t.csv").write_text("id,sex\n" + "".join(f"s{n}.nii.gz,{'mf'[n % 2]}\n" for n in range(6)) + "x.nii,m\n")
+    classes = [{"name": "male", "values": ["m"]}, {"name": "female", "values": ["f"]}]
+    arguments = str(folder), {"file": "t.csv", "id": "id", "target": "sex"}, classes
+    cases = {Path(case["image"]).name: case for case in classified_cases(*arguments, skip_bad=True)}
+    assert "y.nii.gz" not in cases
+    assert (cases["x.nii"]["label"], cases["x.nii"]["subject"]) == (0, "s0.nii.gz")
+    with (folder / "t.csv").open("a") as file:
+        file.write("y.nii.gz,f\n")
+    with pytest.raises(InputError, match=r"subjects s0.nii.gz and x.nii and y.nii.gz have copies of one scan, but sev"):
+        classified_cases(*arguments)
+    cases = [Path(case["image"]).name for case in classified_cases(*arguments, skip_bad=True)]
+    assert not {"s0.nii.gz", "y.nii.gz", "x.nii"} & set(cases)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_fingerprints_of_scans_that_are_empty_at_both_ends(tmp_path, ending):
+    """Heads without skulls, uncompressed, had one fingerprint, and counted as trained on by each other."""
+    for number in range(2):
+        volume = np.zeros((64, 64, 80), np.int16)
+        volume[..., 30:50] = np.random.default_rng(number).integers(1, 9, (64, 64, 20))
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / f"{number}.{ending}")
+    assert fingerprint(str(tmp_path / f"0.{ending}")) != fingerprint(str(tmp_path / f"1.{ending}"))
