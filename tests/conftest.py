@@ -77,13 +77,14 @@ def anatomy(subject: int, size: int = SIZE) -> np.ndarray:
     return (200 * moved + 10 * rng.normal(size=shape.shape)).astype(np.float32)
 
 
-def make_cohort(folder: Path, subjects: int = 6, description: bool = True) -> Path:
+def make_cohort(folder: Path, subjects: int = 6, description: bool = True, first: int = 0) -> Path:
     """
-    Write scans and labels in the layout of the Medical Segmentation Decathlon, or without description scans alone.
+    Write scans and labels in the layout of the Medical Segmentation Decathlon, or without description scans alone; the
+    subjects' anatomies are those from number ``first``.
     """
     entries = []
     for subject in range(subjects):
-        scan = anatomy(subject)
+        scan = anatomy(first + subject)
         name = f"subject_{subject}.nii.gz"
         for kind, volume in {"images": scan, "labels": (scan > 100).astype(np.uint8)}.items():
             if description or kind == "images":

@@ -20,7 +20,7 @@ from scripts.transforms import Zoomd
 def two(tmp_path_factory, make_cohort):
     """Two folders whose scans have the same names."""
     folder = tmp_path_factory.mktemp("cohorts")
-    return [str(make_cohort(folder / name, subjects=count)) for name, count in {"heads": 5, "hearts": 6}.items()]
+    return [str(make_cohort(folder / "heads", subjects=5)), str(make_cohort(folder / "hearts", subjects=6, first=5))]
 
 
 class TestFindCohorts:

@@ -156,7 +156,7 @@ class TestContrasts:
         for n in (1, 2):
             for contrast in ("T1", "FLAIR"):
                 write_nifti(tmp_path / "a" / f"p{n}" / f"{contrast}.nii.gz", anatomy(n))
-                write_nifti(tmp_path / "b" / f"p{n}-{contrast}.nii.gz", anatomy(n))
+                write_nifti(tmp_path / "b" / f"p{n}-{contrast}.nii.gz", anatomy(n + 2))
         assert set(found(tmp_path).values()) == {"a/p1", "a/p2", "b/p1", "b/p2"}
 
 
