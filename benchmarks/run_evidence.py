@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from evidence import figures, results
-from evidence.cohorts import Cohort, Reader, coordinates_reader, local_reader, make_network, read_cohort
+from evidence.cohorts import Cohort, make_network, read_cohort
 from evidence.finetuning import fine_tuning
 from evidence.matching import propagation, rotation
 from evidence.plan import Unit, against, list_units, read_plan, sources_of
@@ -55,7 +55,7 @@ class Evidence:
 
     def _cohort(self, data: str, seed: str) -> Cohort:
         cohort = read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
-        return cohort.without_held_back(self.plan["choosing"]["labelled"]) if self.choosing else cohort
+        return cohort.without_held_back(**self.plan["choosing"]) if self.choosing else cohort
 
     def _network(self, source: str, arm: str, seed: str, data: str) -> GVSL:
         folders = [self.folder(name) for name in sources_of(self.plan)[source]]
@@ -64,26 +64,23 @@ class Evidence:
             raise InputError(f"{weights} does not exist: leave the arm {arm} out (--arms)")
         return make_network(self.plan, data, arm, seed, weights)
 
-    def reader(self, unit: Unit) -> Reader:
+    def backbone(self, unit: Unit) -> UNetBackbone:
         """What gives the features of a unit."""
-        if self.plan["arms"][unit.arm].get("start") == "coordinates":
-            return coordinates_reader
-        return local_reader(self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data).backbone)
+        return cast("UNetBackbone", self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data).backbone)
 
     def measure(self, unit: Unit) -> list[Value]:
         """The numbers of one unit; pre-trains where that is still to be done."""
         seed, cohort = int(unit.seed), self.cohort(unit.data, unit.seed)
         options = {k: v for k, v in self.plan["measures"][unit.measure].items() if k != "labelled"}
-        if unit.measure == "linear_probe":
-            return linear_probe(self.reader(unit), cohort, unit.labelled, seed, **options)
-        if unit.measure == "clustering":
-            return clustering(self.reader(unit), cohort, seed, **options)
         network = self.network(unit.pretrained_on, unit.arm, unit.seed, unit.data)
+        backbone = cast("UNetBackbone", network.backbone)
+        if unit.measure.endswith("probe"):
+            return linear_probe(backbone, cohort, unit.labelled, seed, **options)
+        if unit.measure.endswith("clustering"):
+            return clustering(backbone, cohort, seed, **options)
         if unit.measure.startswith("fine_tuning"):
-            probe = {k: v for k, v in self.plan["measures"]["linear_probe"].items() if k != "labelled"}
-            untrained = make_network(self.plan, unit.data, unit.arm, unit.seed, None)
-            backbone, fresh = (cast("UNetBackbone", one.backbone) for one in (network, untrained))
-            return fine_tuning(backbone, cohort, unit.labelled, seed, probe=probe, fresh=fresh, **options)
+            fresh = make_network(self.plan, unit.data, unit.arm, unit.seed, None)
+            return fine_tuning(network, fresh, cohort, unit.labelled, seed, **options)
         if unit.measure == "channels":
             return channels(network, cohort)
         if unit.measure == "propagation":
@@ -117,14 +114,13 @@ class Evidence:
         for data, seed in {(unit.data, unit.seed): None for unit in units if unit.seed == units[0].seed}:
             measured = (unit for unit in units if unit in found and unit.seed == seed)
             own = {unit.arm: unit for unit in measured if unit.pretrained_on == unit.data == data}
-            readers = {arm: self.reader(unit) for arm, unit in own.items()}
-            if readers:
-                cohort = self.cohort(data, seed)
-                picture = figures.feature_clusters(readers, cohort, 20, int(seed))
+            backbones = {arm: self.backbone(unit) for arm, unit in own.items()}
+            if backbones:
+                picture = figures.feature_clusters(backbones, self.cohort(data, seed), 20, int(seed))
                 self._save(picture, f"{data}_features.png")
-            if self.plan["reference"] in readers:
+            if self.plan["reference"] in backbones:
                 network = self.network(data, self.plan["reference"], seed, data)
-                self._save(figures.registration(network, cohort, data), f"{data}_registration.png")
+                self._save(figures.registration(network, self.cohort(data, seed), data), f"{data}_registration.png")
         print(f"written to {self.out}", flush=True)
 
     def _save(self, figure: Any, name: str) -> None:

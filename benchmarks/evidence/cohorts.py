@@ -4,26 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from scripts.data import cached_dataset
 from scripts.evaluation import described_structures, number_structures
 from scripts.networks import GVSL
-from scripts.spatial import voxel_grid
 from scripts.training import ModelLoader
-from torch import nn
 
-from .plan import BUNDLE, network_of
-
-Reader = Callable[[torch.Tensor], torch.Tensor]
-"""Image ``(1, 1, D, H, W)`` to features ``(C, D, H, W)``."""
+from .plan import BUNDLE, overlays_of
 
 
 @dataclass
@@ -50,19 +44,24 @@ class Cohort:
         chosen = subjects if count == "all" else subjects[: int(count)]
         return [scan for scan in self.training if scan["subject"] in chosen]
 
-    def without_held_back(self, count: int) -> Cohort:
-        """The training scans alone: those of the first ``count`` subjects to learn from, the others to be measured."""
-        training = self.labelled(str(count))
-        names = {scan["name"] for scan in training}
-        testing = [scan for scan in self.training if scan["name"] not in names]
+    def without_held_back(self, count: int, most: int | None = None) -> Cohort:
+        """
+        The training scans alone: those of the first ``count`` subjects to learn from, the others to be measured, the
+        last ``most`` of them alone (and the rest of them unlabelled, to learn from too).
+        """
+        learned = {scan["name"] for scan in self.labelled(str(count))}
+        others = [scan["name"] for scan in self.training if scan["name"] not in learned]
+        measured = set(others if most is None else others[-most:])
+        training, testing = ([s for s in self.training if (s["name"] in measured) == side] for side in (False, True))
         return Cohort(self.names, training, testing, self.spacing)
 
 
 def configuration(plan: Mapping[str, Any], data: str, arm: str, seed: str) -> ConfigParser:
-    """``evaluate.json`` over ``train.json``, with the settings of the set and of the arm's network."""
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "evaluate")])
-    settings = {**network_of(plan, arm), **plan["sets"][data]["shared"]}
+    """``evaluate.json`` over ``train.json`` and the arm's overlays, with the settings of the set and of the network."""
+    parser, configs = ConfigParser(), BUNDLE / "configs"
+    files = (configs / "train.json", *overlays_of(plan, arm), configs / "evaluate.json")
+    parser.read_config([str(file) for file in files])
+    settings = {**plan["network"], **plan["sets"][data]["shared"]}
     parser.update({"seed": int(seed), "merged_labels": plan["sets"][data]["merged_labels"], **settings})
     return parser
 
@@ -118,20 +117,3 @@ def make_network(plan: Mapping[str, Any], data: str, arm: str, seed: str, weight
     if weights:
         ModelLoader(network, str(weights))()
     return network.eval()
-
-
-def local_reader(backbone: nn.Module) -> Reader:
-    """The frozen local features f^l of :class:`~scripts.networks.UNetBackbone`."""
-
-    def read(image: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return backbone(image)[1][0]
-
-    return read
-
-
-def coordinates_reader(image: torch.Tensor) -> torch.Tensor:
-    """Intensity and normalised coordinates (-1..1): what a probe can do without any learned feature."""
-    size = image.shape[2:]
-    last = torch.tensor([max(edge - 1, 1) for edge in size]).reshape(-1, *[1] * len(size))
-    return torch.cat([image[0], voxel_grid(size, image) * 2 / last - 1])

@@ -15,12 +15,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scripts.evaluation import embedding
-from scripts.networks import GVSL
+from scripts.networks import GVSL, UNetBackbone
 from scripts.plots import matching_figure
+from scripts.probing import sampled_features
 
-from .cohorts import Cohort, Reader
+from .cohorts import Cohort
 from .pretraining import run_folder
-from .probes import gather
 from .table import Results
 
 
@@ -104,14 +104,15 @@ def label_efficiency(plan: Mapping[str, Any], results: Results, data: str) -> Fi
     return figure
 
 
-def feature_clusters(readers: Mapping[str, Reader], cohort: Cohort, per_structure: int, seed: int) -> Figure:
-    """t-SNE of the local features of held-back scans by structure, a panel an arm."""
+def feature_clusters(backbones: Mapping[str, UNetBackbone], cohort: Cohort, per_structure: int, seed: int) -> Figure:
+    """t-SNE of the features of held-back scans, all decoder levels side by side, by structure, a panel an arm."""
     figure, table = plt.subplots(
-        1, len(readers), figsize=(3.6 * len(readers) + 1.6, 3.8), layout="constrained", squeeze=False
+        1, len(backbones), figsize=(3.6 * len(backbones) + 1.6, 3.8), layout="constrained", squeeze=False
     )
     palette = plt.colormaps["tab20"]
-    for axes, (arm, reader) in zip(table[0], readers.items(), strict=True):
-        features, codes, _ = gather(reader, cohort, per_structure, seed)
+    for axes, (arm, backbone) in zip(table[0], backbones.items(), strict=True):
+        levels = len(backbone.features) - 1
+        features, codes = sampled_features(backbone, cohort.testing, per_structure, seed, levels)
         places, numbers = embedding(features, seed), np.concatenate(codes)
         for number, name in enumerate(cohort.names, start=1):
             axes.scatter(*places[numbers == number].T, s=4, color=palette((number - 1) % 20), label=name)

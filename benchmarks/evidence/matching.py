@@ -16,8 +16,8 @@ from .results import Value
 
 def propagation(network: GVSL, cohort: Cohort, atlases: int) -> list[Value]:
     """
-    Dice of labels carried from labelled subjects to each held-back scan, before and after matching, and the share of
-    folded voxels; means over the atlases.
+    Dice of labels carried from labelled subjects to each held-back scan, before matching, by the affine map alone and
+    by the whole match, and the share of folded voxels; means over the atlases.
 
     Args:
         network: matches.
@@ -30,13 +30,17 @@ def propagation(network: GVSL, cohort: Cohort, atlases: int) -> list[Value]:
         rows = []
         for source in sources:
             with torch.no_grad():
-                field = network(scan["image"][None], source["image"][None])["displacement"]
+                found = network(scan["image"][None], source["image"][None])
             label, reference = source["label"][None], scan["label"][None]
-            carried = warp(label, field, mode="nearest")
-            rows.append([float(x) for x in (label_dice(label, reference), label_dice(carried, reference))])
-            rows[-1].append(float(folded_percentage(field)))
-        for name, value in zip(("dice_before", "dice_after", "folded_percentage"), np.mean(rows, axis=0), strict=True):
-            values.append(Value(name, scan["name"], float(value)))
+            affine = affine_displacement(found["affine"], label.shape[2:])
+            carried = {
+                "before": label,
+                "affine": warp(label, affine, mode="nearest"),
+                "after": warp(label, found["displacement"], mode="nearest"),
+            }
+            row = {f"dice_{name}": float(label_dice(one, reference)) for name, one in carried.items()}
+            rows.append(row | {"folded_percentage": float(folded_percentage(found["displacement"]))})
+        values += [Value(name, scan["name"], float(np.mean([row[name] for row in rows]))) for name in rows[0]]
     return values
 
 

@@ -13,8 +13,6 @@ from scripts.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLE = REPOSITORY / "bundle"
-PROBES = ("linear_probe", "clustering")
-"""Measures that need features alone, no network."""
 
 
 class Unit(NamedTuple):
@@ -53,16 +51,9 @@ def read_plan(path: str | Path, quick: bool = False) -> dict[str, Any]:
         raise InputError(f"{path} is no plan ({type(error).__name__} {error}): see benchmarks/evidence.json") from error
 
 
-def network_of(plan: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    """
-    Settings of an arm's network: those of all, the bundle's overlays of all or those that the arm names instead, its
-    own. An overlay replaces a head as a whole.
-    """
-    about = plan["arms"][arm]
-    settings = dict(plan["network"])
-    for name in about.get("overlays", plan["overlays"]):
-        settings |= json.loads((BUNDLE / "configs" / f"{name}.json").read_text(encoding="utf-8"))
-    return settings | about.get("network", {})
+def overlays_of(plan: Mapping[str, Any], arm: str) -> list[Path]:
+    """The configurations of the bundle that are laid over ``train.json`` for an arm."""
+    return [BUNDLE / "configs" / f"{name}.json" for name in plan["arms"][arm].get("overlays", ())]
 
 
 def against(plan: dict[str, Any], reference: str | None) -> dict[str, Any]:
@@ -119,13 +110,11 @@ def list_units(
                 about = plan["arms"][arm]
                 if source not in about.get("pretrained_on", [source]) or seed not in about.get("seeds", [seed]):
                     continue
-                trained = "start" not in about or "pretrained_on" in about
+                trained = about.get("start") != "random"
                 for data in sets or plan["sets"]:
                     if data != source and not (trained and (across or data in members[source])):
                         continue
                     for measure in measures or plan["measures"]:
-                        if about.get("start") == "coordinates" and measure not in PROBES:
-                            continue
                         if measure == "classification" and not plan["sets"][data]["classification"]:
                             continue
                         for labelled in plan["measures"][measure].get("labelled", [""]):

@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.errors import InputError
 
-from .plan import BUNDLE, REPOSITORY, network_of
+from .plan import BUNDLE, REPOSITORY, overlays_of
 
 
 def run_folder(out: Path, data: str, arm: str, seed: str) -> Path:
@@ -34,7 +34,6 @@ def mixed(plan: Mapping[str, Any], mixture: str) -> dict[str, Any]:
     """Settings of a mixture: each of its sets keeps its key of subjects and gets as many steps as it has alone."""
     about = plan["mixtures"][mixture]
     return {
-        **about["training"],
         "zoom": list(about["zoom"].values()),
         "subject_key": [plan["sets"][data]["shared"].get("subject_key") for data in about["zoom"]],
         "epoch_length": len(about["zoom"]) * plan["budget"]["epoch_length"],
@@ -42,13 +41,11 @@ def mixed(plan: Mapping[str, Any], mixture: str) -> dict[str, Any]:
 
 
 def overlay(plan: Mapping[str, Any], source: str, arm: str, seed: str) -> dict[str, Any]:
-    """What is laid over ``train.json`` and the recipe: budget, training of all, network, set or mixture, arm."""
-    about = plan["arms"][arm]
+    """What is laid over ``train.json`` and the arm's overlays: budget, network, set or mixture, arm."""
     mixture = source in plan.get("mixtures", {})
     of_source = plan["mixtures" if mixture else "sets"][source]
-    training = mixed(plan, source) if mixture else of_source["training"]
-    common = (plan["budget"], plan["training"], network_of(plan, arm))
-    parts = (*common, of_source["shared"], training, about.get("training", {}))
+    training = mixed(plan, source) if mixture else {}
+    parts = (plan["budget"], plan["network"], of_source["shared"], training, plan["arms"][arm].get("training", {}))
     return {"seed": int(seed), **{key: value for part in parts for key, value in part.items()}}
 
 
@@ -68,14 +65,14 @@ def weights_of(
         out: folder of the whole comparison.
 
     Returns:
-        None for an arm without weights.
+        None for an arm without weights. An arm ``after`` another one begins with the weights of that one.
 
     Raises:
         InputError: when the pre-training ends with an error; its message has been shown.
     """
     start = plan["arms"][arm].get("start")
     if start:
-        return None if start in ("random", "coordinates") else REPOSITORY / start
+        return None if start == "random" else REPOSITORY / start
     run = run_folder(out, source, arm, seed)
     settings = overlay(plan, source, arm, seed)
     done = epochs_done(run)
@@ -83,15 +80,17 @@ def weights_of(
         run.parent.mkdir(parents=True, exist_ok=True)
         config = run.parent / f"{run.name}.json"
         config.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
-        names = ("train", *plan["recipe"])
+        files = [BUNDLE / "configs" / "train.json", *overlays_of(plan, arm), config]
         options = {
             "bundle_root": BUNDLE,
-            "config_file": str([*(str(BUNDLE / "configs" / f"{name}.json") for name in names), str(config)]),
+            "config_file": str([str(file) for file in files]),
             "dataset_dir": folders[0] if len(folders) == 1 else [str(folder) for folder in folders],
             "output_dir": run,
             "cache_dir": out / "cache" / source,
             "resume": bool(done),
         }
+        if "after" in plan["arms"][arm]:
+            options["pretrained"] = weights_of(plan, source, plan["arms"][arm]["after"], seed, folders, out)
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         if subprocess.run([sys.executable, "-m", "monai.bundle", "run", *arguments], check=False).returncode:
             raise InputError(

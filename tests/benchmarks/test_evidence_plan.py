@@ -13,43 +13,28 @@ from evidence.results import Value
 from evidence.table import compare, markdown, paired_p, reference_of
 from scripts.errors import InputError
 
-LOCAL = "network_def#matching_head#local_matching"
-
 
 class TestPlan:
     def test_arms_and_measures_of_the_comparison(self, plan):
         """Every arm, control, set and number of labels that the comparison needs is there, thrice."""
         units = list_units(plan)
-        assert {
-            "coordinates",
-            "random",
-            "restoration",
-            "matching",
-            "no_affine",
-            "gvsl",
-            "symmetric",
-            "correlation",
-        } <= {unit.arm for unit in units}
+        arms = {"random", "restoration", "masked_autoencoding", "published", "places", "places_and_matching"}
+        assert arms | {"no_restoration", "after_masked"} <= {unit.arm for unit in units}
         assert {unit.data for unit in units} == {"hippocampus", "ixi_brain", "sunnybrook_cardiac"}
-        main = [unit for unit in units if unit.arm == "correlation" and unit.data == "ixi_brain"]
+        main = [unit for unit in units if unit.arm == "places_and_matching" and unit.data == "ixi_brain"]
         assert {unit.seed for unit in main} == {"0", "1", "2"}
         labels = {(unit.measure, unit.labelled) for unit in main}
-        assert {("linear_probe", n) for n in ("3", "10", "all")} <= labels
-        assert {("fine_tuning", n) for n in ("1", "3", "5", "10")} <= labels
-        assert {m for m, n in labels if not n} == {
-            "channels",
-            "propagation",
-            "clustering",
-            "rotation",
-            "classification",
+        assert {(m, n) for m in ("linear_probe", "levels_probe") for n in ("1", "3", "10", "all")} <= labels
+        assert {("fine_tuning", n) for n in ("1", "10")} <= labels
+        assert {"channels", "propagation", "clustering", "rotation", "classification"} <= {
+            m for m, n in labels if not n
         }
         assert len(set(units)) == len(units)
         assert all(unit.data == unit.pretrained_on for unit in units)
 
     def test_what_an_arm_cannot_do_is_left_out(self, plan):
-        """The control has no network, hippocampus no classes, and the shipped model one mixture and seed."""
+        """Hippocampus has no classes, and the shipped model one mixture and seed."""
         units = list_units(plan, pretrained_on=[*plan["sets"], "together"])
-        assert {unit.measure for unit in units if unit.arm == "coordinates"} == {"linear_probe", "clustering"}
         assert not [unit for unit in units if unit.data == "hippocampus" and unit.measure == "classification"]
         assert {(unit.pretrained_on, unit.seed) for unit in units if unit.arm == "shipped"} == {("together", "0")}
 
@@ -62,13 +47,13 @@ class TestPlan:
 
     def test_a_mixture_is_measured_on_each_of_its_sets(self, plan):
         """It is pre-trained on when asked for; what has no pre-training has no part in it."""
-        units = list_units(plan, pretrained_on=["together"], arms=["random", "correlation"], seeds=[0])
-        assert {unit.arm for unit in units} == {"correlation"}
+        units = list_units(plan, pretrained_on=["together"], arms=["random", "places"], seeds=[0])
+        assert {unit.arm for unit in units} == {"places"}
         assert {unit.data for unit in units} == set(plan["mixtures"]["together"]["zoom"])
 
     def test_a_mixture_gives_each_set_the_steps_it_has_alone(self, plan):
         """And keeps its subjects apart by its own key."""
-        alone, mixed = (overlay(plan, source, "correlation", "1") for source in ("hippocampus", "together"))
+        alone, mixed = (overlay(plan, source, "places", "1") for source in ("hippocampus", "together"))
         assert mixed["epoch_length"] == 3 * alone["epoch_length"]
         assert mixed["epochs"] == alone["epochs"]
         assert mixed["zoom"] == [1, 6, 2]
@@ -77,9 +62,9 @@ class TestPlan:
         assert keys[1] == alone["subject_key"]
 
     def test_selection_keeps_networks_together(self, plan):
-        units = list_units(plan, arms=["correlation"], sets=["ixi_brain"], seeds=[3, 1])
+        units = list_units(plan, arms=["places"], sets=["ixi_brain"], seeds=[3, 1])
         networks = [(unit.pretrained_on, unit.arm, unit.seed) for unit in units]
-        assert list(dict.fromkeys(networks)) == [("ixi_brain", "correlation", "3"), ("ixi_brain", "correlation", "1")]
+        assert list(dict.fromkeys(networks)) == [("ixi_brain", "places", "3"), ("ixi_brain", "places", "1")]
         assert networks == sorted(networks, key=list(dict.fromkeys(networks)).index)
 
     @pytest.mark.parametrize("what", ["arms", "sets", "measures", "pretrained_on"])
@@ -109,17 +94,16 @@ class TestPlan:
             keys = {*of[first], *of[second]}
             return {key for key in keys if of[first].get(key, "absent") != of[second].get(key, "absent")}
 
-        assert changed("correlation", "restoration") == {"matching_weight", "smoothness_weight"}
-        assert changed("correlation", "matching") == {"restoration_weight"}
-        assert changed("correlation", "no_affine") == {"network_def#matching_head#global_matching"}
-        assert changed("correlation", "symmetric") == {LOCAL}
-        assert changed("symmetric", "gvsl") == {"symmetric"}
-        assert changed("correlation", "velocity") == {f"{LOCAL}#velocity_steps"}
-        assert changed("correlation", "longer") == {"epochs"}
-        assert changed("distinct", "distinct_cascade") == changed("correlation", "cascade") == {LOCAL}
-        assert changed("correlation", "levels") == changed("distinct", "most_distinct") == {"redundancy_weight"}
-        assert changed("correlation", "distinct") == {"redundancy_weight", "redundancy_levels"}
-        assert of["correlation"]["seed"] == 1
+        default = "places_and_matching"
+        weights = {"known_map_weight", "matching_weight", "smoothness_weight", "restoration_weight"}
+        assert changed(default, "places") == {"known_share", *weights}
+        assert changed(default, "no_restoration") == {"restoration_weight"}
+        assert changed(default, "twice") == {"epochs"}
+        assert changed(default, "after_masked") == set()
+        assert plan["arms"]["after_masked"]["after"] == "masked_autoencoding"
+        restored = {"corruption", "loss#terms#restoration#_target_"}
+        assert changed("masked_autoencoding", "restoration") == restored
+        assert of[default]["seed"] == 1
 
 
 class TestResults:
@@ -182,7 +166,11 @@ class TestTable:
         """It holds for every measure; the plan itself stays as it is."""
         other = against(plan, "random")
         assert {reference_of(other, measure) for measure in plan["measures"]} == {"random"}
-        assert reference_of(against(plan, None), "linear_probe") == reference_of(plan, "linear_probe") == "correlation"
+        assert (
+            reference_of(against(plan, None), "linear_probe")
+            == reference_of(plan, "linear_probe")
+            == "places_and_matching"
+        )
         with pytest.raises(InputError, match="no arms named 'magic'"):
             against(plan, "magic")
 
@@ -192,14 +180,14 @@ class TestTable:
         assert np.isnan(paired_p({str(i): 1.0 for i in range(9)}, {str(i): 1.0 for i in range(9)}))
 
     def test_markdown(self, plan):
-        unit = Unit("ixi_brain", "correlation", "0", "ixi_brain", "linear_probe", "3")
+        unit = Unit("ixi_brain", "places_and_matching", "0", "ixi_brain", "linear_probe", "3")
         found = {
             unit: [Value("dice", "x", 0.25)],
             unit._replace(labelled="10"): [Value("dice", "x", 0.75)],
             unit._replace(arm="random"): [Value("dice", "x", 0.125)],
         }
         text = markdown(found, plan)
-        assert "### ixi_brain: linear probe (against `correlation`)" in text
+        assert "### ixi_brain: linear probe (against `places_and_matching`)" in text
         assert "| arm | seeds | dice, 3 labelled | dice, 10 labelled |" in text
-        assert "| random | 1 | 0.125 |  |\n| correlation | 1 | 0.250 | 0.750 |" in text
+        assert "| random | 1 | 0.125 |  |\n| places_and_matching | 1 | 0.250 | 0.750 |" in text
         assert markdown({}, plan) == "No results yet.\n"

@@ -14,12 +14,12 @@ import pytest
 import run_evidence
 import torch
 from evidence import results
-from evidence.plan import PROBES, list_units, read_plan
+from evidence.plan import list_units, read_plan
 
 
 @pytest.fixture(scope="module")
 def quick(repository, cohort, tmp_path_factory):
-    """A plan of two arms on the made-up cohort that learn at a rate of 0, and a way to run it."""
+    """A plan of four arms on the made-up cohort that learn at a rate of 0, and a way to run it."""
     folder = tmp_path_factory.mktemp("evidence")
     sets = folder / "sets" / "cohort"
     sets.parent.mkdir()
@@ -33,12 +33,13 @@ def quick(repository, cohort, tmp_path_factory):
     plan["sets"] = {
         "cohort": {
             "shared": {"pixdim": [1.5] * 3, "spatial_size": [16] * 3, "validation_fraction": 0.4},
-            "training": {},
             "merged_labels": None,
             "classification": None,
         }
     }
-    plan["arms"] = {name: plan["arms"][name] for name in ("coordinates", "random", "gvsl", "correlation")}
+    plan["arms"] = {
+        name: plan["arms"][name] for name in ("random", "masked_autoencoding", "places_and_matching", "after_masked")
+    }
     plan["quick"]["budget"]["learning_rate"] = 0.0
     (folder / "plan.json").write_text(json.dumps(plan))
 
@@ -64,28 +65,29 @@ def test_quick_run(quick, plan):
     backbone, which a learning rate of 0 has left as it was.
     """
     out, run = quick
-    first = run("--arms", "coordinates", "correlation", "--measures", "linear_probe", "propagation")
+    first = run("--arms", "random", "places_and_matching", "--measures", "linear_probe", "propagation")
     assert first.returncode == 0, first.stderr
     rows = (out / "results.csv").read_text()
     again = run()
     assert again.returncode == 0, again.stderr
-    assert "5 done already" in again.stdout
+    assert "6 done already" in again.stdout
     assert (out / "results.csv").read_text().startswith(rows)
     found = results.read(out / "results.csv")
+    arms = ("random", "masked_autoencoding", "places_and_matching", "after_masked")
     counts = Counter((unit.arm, unit.measure) for unit in found)
-    left_out = {*PROBES, "classification"}  # counted above, and without classes
+    once = set(plan["measures"]) - {"linear_probe", "classification"}  # counted apart, and without classes
     assert counts == {
-        **{(arm, "linear_probe"): 2 for arm in ("coordinates", "random", "gvsl", "correlation")},
-        **{(arm, "clustering"): 1 for arm in ("coordinates", "random", "gvsl", "correlation")},
-        **{(arm, m): 1 for arm in ("random", "gvsl", "correlation") for m in set(plan["measures"]) - left_out},
+        **{(arm, "linear_probe"): 2 for arm in arms},
+        **{(arm, measure): 1 for arm in arms for measure in once},
     }
     weights = [
         torch.load(out / "pretraining" / "cohort" / f"{arm}_0" / "checkpoint.pt", weights_only=True)["network"]
-        for arm in ("gvsl", "correlation")
+        for arm in arms[1:]
     ]
     backbones = [{k: v for k, v in w.items() if k.startswith("backbone.")} for w in weights]
-    assert backbones[0].keys() == backbones[1].keys()
-    assert all(torch.equal(value, backbones[1][name]) for name, value in backbones[0].items())
+    for other in backbones[1:]:
+        assert backbones[0].keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in backbones[0].items())
     for name in ("results.md", "cohort_learning_curves.png", "cohort_label_efficiency.png", "cohort_features.png"):
         assert (out / name).stat().st_size > 500, name
     assert (out / "cohort_registration.png").is_file()
@@ -122,17 +124,15 @@ def test_mistakes_are_told_in_one_line(quick, options, message):
 def test_an_arm_is_drawn_though_some_of_its_measures_are_missing(repository, tmp_path, monkeypatch):
     """The picture of the features needs the network alone."""
     plan = read_plan(repository / "benchmarks" / "evidence.json")
-    units = list_units(plan, ["random", "correlation", "cascade"], ["hippocampus"], ["hippocampus"], [0])
-    found = {
-        unit: [] for unit in units if (unit.arm, unit.measure) in {("random", "channels"), ("cascade", "rotation")}
-    }
+    units = list_units(plan, ["random", "places_and_matching", "places"], ["hippocampus"], ["hippocampus"], [0])
+    found = {unit: [] for unit in units if (unit.arm, unit.measure) in {("random", "channels"), ("places", "rotation")}}
     evidence, drawn = run_evidence.Evidence(plan, tmp_path, tmp_path), []
     monkeypatch.setattr(run_evidence.results, "read", lambda path: found)
     monkeypatch.setattr(run_evidence, "markdown", lambda *_: "")
     for name in ("learning_curves", "label_efficiency", "registration"):
         monkeypatch.setattr(run_evidence.figures, name, lambda *_: None)
-    monkeypatch.setattr(run_evidence.figures, "feature_clusters", lambda readers, *_: drawn.extend(readers))
+    monkeypatch.setattr(run_evidence.figures, "feature_clusters", lambda backbones, *_: drawn.extend(backbones))
     monkeypatch.setattr(evidence, "cohort", lambda *_: None)
-    monkeypatch.setattr(evidence, "reader", lambda unit: unit.arm)
+    monkeypatch.setattr(evidence, "backbone", lambda unit: unit.arm)
     evidence.report(units)
-    assert drawn == ["random", "cascade"]
+    assert drawn == ["random", "places"]

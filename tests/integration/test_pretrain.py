@@ -70,6 +70,17 @@ class TestRun:
         assert state["epoch"] == 2
         assert same(list(state["network"]), list(load(tmp_path / "model.pt")))
 
+    def test_masked_autoencoding_and_the_default_after_it(self, cohort, tmp_path, pretrain):
+        """It learns by what it hides alone, matches nothing meanwhile, and is a start for a whole network."""
+        rows = pretrain(cohort, tmp_path / "masked", overlays=("masked_autoencoding",), epochs=2)
+        assert {"restoration", "redundancy"} == set(rows[0]) & {"restoration", "redundancy", "places", "matching"}
+        assert rows[0]["train_loss"] == pytest.approx(rows[0]["restoration"])
+        start = tmp_path / "masked" / "checkpoint.pt"
+        weights = load(start)["network"]
+        pretrain(cohort, tmp_path / "after", pretrained=str(start), epochs=1, epoch_length=1, learning_rate=0.0)
+        after = load(tmp_path / "after" / "checkpoint.pt")["network"]
+        assert all(torch.equal(value, after[name]) for name, value in weights.items())
+
     def test_learning_rate_of_an_epoch_is_the_one_it_was_trained_with(self, cohort, tmp_path, pretrain):
         rows = pretrain(cohort, tmp_path, epochs=3, epoch_length=1, learning_rate=0.004)
         assert np.allclose([row["learning_rate"] for row in rows], [0.004, 0.003, 0.001])

@@ -7,12 +7,13 @@ from .local_ncc import LocalNCCLoss, box_sum
 from .place_contrast import PlaceContrastLoss
 from .redundancy import redundancy
 from .smoothness import SmoothnessLoss
-from .terms import MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm, Term
+from .terms import MaskedRestorationTerm, MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm, Term
 
 __all__ = [
     "GVSLLoss",
     "KnownMapTerm",
     "LocalNCCLoss",
+    "MaskedRestorationTerm",
     "MatchingTerm",
     "PlaceContrastLoss",
     "PlaceContrastTerm",

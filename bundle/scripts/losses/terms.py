@@ -131,6 +131,24 @@ class RestorationTerm(Term):
         return (found["restored"].float() - clean[self.corrupted]).square().mean()
 
 
+class MaskedRestorationTerm(RestorationTerm):
+    """
+    The same where the network was given something else than the clean image, for masked autoencoding: what it saw
+    teaches nothing.
+
+    Args:
+        corrupted: see :class:`RestorationTerm`.
+        weight: see :class:`Term`.
+    """
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`Term.forward`."""
+        image = clean[self.corrupted]
+        hidden = (found["given"] != image).to(image)
+        error = (found["restored"].float() - image).square()
+        return (error * hidden).sum() / hidden.sum().clamp(min=1)
+
+
 class RedundancyTerm(Term):
     """
     Mean :func:`~scripts.losses.redundancy` of the features, which the paper does not have.

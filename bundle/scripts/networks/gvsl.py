@@ -31,6 +31,8 @@ class GVSL(nn.Module):
         warp: (image, displacement) to the warped image, by default :class:`~scripts.networks.SpatialTransformer`.
         symmetric: while training, match both ways from the same features and restore both images.
         corrupted: which image is restored, "moving" (the paper) or "fixed" (both where symmetric).
+        matched: False trains by restoration alone, at a fraction of the cost: the matching head stays as it is, and
+            what it would find is left out while training.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class GVSL(nn.Module):
         warp: nn.Module | None = None,
         symmetric: bool = False,
         corrupted: str = "moving",
+        matched: bool = True,
     ) -> None:
         super().__init__()
         if corrupted not in ("moving", "fixed"):
@@ -49,7 +52,9 @@ class GVSL(nn.Module):
         self.matching_head = matching_head
         self.restoration_head = restoration_head
         self.warp = SpatialTransformer() if warp is None else warp
-        self.symmetric, self.corrupted = symmetric, corrupted
+        self.symmetric, self.corrupted, self.matched = symmetric, corrupted, matched
+        if not matched:
+            matching_head.requires_grad_(False)
 
     def forward(
         self, fixed: torch.Tensor, moving: torch.Tensor | None = None, *known: torch.Tensor
@@ -70,8 +75,8 @@ class GVSL(nn.Module):
               ``(B, N, D, H, W)`` in voxels;
             - in evaluation mode ``warped``: the moving image in the fixed image's frame, ``(B, C, D, H, W)``;
             - while training, when the losses warp the clean image, ``restored`` instead: the ``corrupted`` image
-              restored, ``(B, C, D, H, W)``, and ``features``: those of the moving image, f^g and f^l first, a tuple of
-              ``(B, C, d, h, w)``, channels and size those of the level;
+              restored, ``(B, C, D, H, W)``, ``given``: that image as it was given, and ``features``: those of the
+              moving image, f^g and f^l first, a tuple of ``(B, C, d, h, w)``, channels and size those of the level;
             - while training with known maps, ``known``, the fields of :class:`~scripts.networks.KnownMap`;
             - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
         """
@@ -87,10 +92,11 @@ class GVSL(nn.Module):
         if known and self.symmetric and known[0].any():
             raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0")
         maps = KnownMap(*known) if known and not self.symmetric else None
-        result = self.matching_head(one, other, maps)
+        result = self.matching_head(one, other, maps) if self.matched or not self.training else {}
         if not self.training:
             return {"warped": self.warp(moving, result["displacement"]), **result}
-        result["restored"] = self.restoration_head((other if self.corrupted == "moving" else one).local)
+        restored = other if self.corrupted == "moving" else one
+        result["restored"], result["given"] = self.restoration_head(restored.local), restored.image
         result["features"] = other.features()
         if maps is not None:
             result["known"] = maps._asdict()

@@ -3,7 +3,7 @@
 
 from .cases import ProbeCases, read_cases
 from .comparison import compare, verdict
-from .feature_probes import carry_over, cluster_measures
+from .feature_probes import carry_over, cluster_measures, sampled_features
 from .probe import Probe
 from .scan_level import ScanLevelProbe
 from .scan_scores import cross_validated, pooled_features, scan_scores, scores_by_group
@@ -21,6 +21,7 @@ __all__ = [
     "cross_validated",
     "pooled_features",
     "read_cases",
+    "sampled_features",
     "scan_scores",
     "scores_by_group",
     "verdict",

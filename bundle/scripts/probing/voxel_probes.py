@@ -46,11 +46,12 @@ class LinearProbe:
     Args:
         voxels: drawn of each scan, at most.
         iterations: of the fit, at most.
+        levels: of the decoder that the layer reads, from full size down; None for all.
     """
 
-    def __init__(self, voxels: int = 8000, iterations: int = 40) -> None:
+    def __init__(self, voxels: int = 8000, iterations: int = 40, levels: int | None = None) -> None:
         check_numbers({"voxels": voxels, "iterations": iterations}, lowest=1, whole=True)
-        self.settings = {"voxels": voxels, "iterations": iterations}
+        self.settings, self.levels = {"voxels": voxels, "iterations": iterations}, levels
 
     def __call__(
         self, backbone: UNetBackbone, learned: Items, tested: Items, structures: int, seed: int = 0
@@ -66,7 +67,7 @@ class LinearProbe:
         Returns:
             Dice by the name of each tested scan.
         """
-        levels = len(backbone.features) - 1
+        levels = self.levels or len(backbone.features) - 1
         network = SegmentationNetwork(backbone, structures + 1, linear=True, levels=levels)
         network.to(next(backbone.parameters()).device)
         fit_head(network, learned, patches=len(learned), seed=seed, show=False, **self.settings)  # type: ignore[arg-type]
@@ -85,7 +86,8 @@ class FineTuning:
     step: the starts differ alone.
 
     Args:
-        loss: of logits ``(1, K, D, H, W)`` and labels ``(1, 1, D, H, W)``.
+        loss: of logits ``(1, K, D, H, W)`` and labels ``(1, 1, D, H, W)``; where an item has ``confidence``, of that
+            too, as the labels.
         steps: each of one scan.
         learning_rate: of the backbone.
         head_learning_rate: of the last layer.
@@ -94,11 +96,13 @@ class FineTuning:
         measured: how often the scans held back are measured on the way.
         voxels: of each scan, for the fit of the last layer.
         iterations: of that fit.
+        levels: of the decoder that the last layer reads, from full size down; None for all.
+        fitted: begin with the last layer fitted to the features; else it is random.
     """
 
     def __init__(
         self,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        loss: Callable[..., torch.Tensor],
         steps: int = 60,
         learning_rate: float = 5e-4,
         head_learning_rate: float = 0.05,
@@ -107,9 +111,12 @@ class FineTuning:
         measured: int = 4,
         voxels: int = 8000,
         iterations: int = 40,
+        levels: int | None = 1,
+        fitted: bool = True,
     ) -> None:
         check_numbers({"steps": steps, "measured": measured}, lowest=1, whole=True)
         self.loss, self.steps, self.fresh_levels, self.warmup = loss, steps, fresh_levels, warmup_steps
+        self.levels, self.fitted = levels, fitted
         self.fit = {"voxels": voxels, "iterations": iterations, "show": False}
         self.rates = (learning_rate, head_learning_rate)
         self.measured = {max(1, round(steps * part / measured)) for part in range(1, measured + 1)}
@@ -132,8 +139,10 @@ class FineTuning:
         device = next(start.parameters()).device
         backbone = copy.deepcopy(start).requires_grad_(True)
         backbone.load_state_dict(last_levels(fresh, self.fresh_levels), strict=False)
-        network = SegmentationNetwork(backbone, structures + 1).to(device)
-        fit_head(network, learned, patches=len(learned), seed=seed, **self.fit)  # type: ignore[arg-type]
+        levels = self.levels or len(backbone.features) - 1
+        network = SegmentationNetwork(backbone, structures + 1, levels=levels).to(device)
+        if self.fitted:
+            fit_head(network, learned, patches=len(learned), seed=seed, **self.fit)  # type: ignore[arg-type]
         groups = zip((network.backbone, network.head), self.rates, strict=True)
         optimizer = torch.optim.Adam([{"params": list(part.parameters()), "lr": rate} for part, rate in groups])
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -146,7 +155,8 @@ class FineTuning:
             network.train()
             item = learned[int(rng.integers(len(learned)))]
             optimizer.zero_grad()
-            self.loss(network(item["image"][None].to(device)), item["label"][None].to(device)).backward()
+            known = [item[key][None].to(device) for key in ("label", "confidence") if key in item]
+            self.loss(network(item["image"][None].to(device)), *known).backward()
             optimizer.step()
             schedule.step()
             if step in self.measured:

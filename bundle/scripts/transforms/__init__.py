@@ -5,6 +5,7 @@ from .affine_elastic import RandAffineElasticd, smooth
 from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle, RandToneCurve
 from .intensity import ScaleIntensityd, scale_intensity
 from .label_codes import CodesToClassesd, output_codes
+from .mask_blocks import RandMaskBlocks
 from .matching_views import RandMatchingViewsd
 from .padding import FillPaddingd, find_padding
 from .zoom import Zoomd
@@ -17,6 +18,7 @@ __all__ = [
     "RandEachd",
     "RandInpaint",
     "RandLocalShuffle",
+    "RandMaskBlocks",
     "RandMatchingViewsd",
     "RandToneCurve",
     "ScaleIntensityd",

@@ -14,6 +14,7 @@ from scripts.errors import InputError
 from scripts.losses import (
     GVSLLoss,
     LocalNCCLoss,
+    MaskedRestorationTerm,
     MatchingTerm,
     RedundancyTerm,
     RestorationTerm,
@@ -394,3 +395,14 @@ def test_redundancy_of_no_weight_is_logged_and_costs_no_gradient(weight):
     terms["loss"].backward()
     assert (features.grad is not None) == (weight > 0)
     assert terms["redundancy"] > 0
+
+
+def test_masked_restoration_counts_what_was_hidden():
+    """A wrong value where the network saw the clean image costs nothing; nothing hidden, nothing to learn."""
+    clean = {"moving": noise(2, 1, 6, 5, 4).float()}
+    hidden = torch.zeros_like(clean["moving"], dtype=torch.bool)
+    hidden[:, :, :3] = True
+    found = {"given": clean["moving"].masked_fill(hidden, 9.0), "restored": clean["moving"] + 2.0}
+    found["restored"][hidden] = clean["moving"][hidden] + 0.5
+    assert MaskedRestorationTerm()(found, clean).item() == pytest.approx(0.25)
+    assert MaskedRestorationTerm()({**found, "given": clean["moving"]}, clean).item() == 0

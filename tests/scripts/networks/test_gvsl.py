@@ -173,9 +173,20 @@ def test_only_what_is_used_is_computed():
     fixed, moving = images((8, 8, 8))
     network = small_network(symmetric=True)
     found = network(fixed, moving)
-    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "backward", "features"}
+    assert set(found) == {"affine", "local_displacement", "displacement", "restored", "given", "backward", "features"}
     assert set(found["backward"]) == set(found) - {"backward"}
     assert set(network.eval()(fixed, moving)) == {"affine", "local_displacement", "displacement", "warped"}
+
+
+def test_without_matching_the_head_is_left_as_it_is():
+    """It trains by restoration alone, and has a head for what is trained after it."""
+    fixed, moving = images((8, 8, 8))
+    network = small_network(matched=False)
+    found = network(fixed, moving)
+    assert set(found) == {"restored", "given", "features"}
+    found["restored"].sum().backward()
+    assert all(weight.grad is None and not weight.requires_grad for weight in network.matching_head.parameters())
+    assert "displacement" in network.eval()(fixed, moving)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -216,7 +227,9 @@ def test_restored_image(corrupted, symmetric):
     found = network(pair["fixed"], pair["moving"])
     other = {"fixed": "moving", "moving": "fixed"}[corrupted]
     torch.testing.assert_close(found["restored"], network(pair[corrupted]), atol=1e-5, rtol=1e-4)
+    assert torch.equal(found["given"], pair[corrupted])
     if symmetric:
+        assert torch.equal(found["backward"]["given"], pair[other])
         torch.testing.assert_close(found["backward"]["restored"], network(pair[other]), atol=1e-5, rtol=1e-4)
 
 

@@ -70,6 +70,23 @@ def test_fine_tuning_learns_and_leaves_the_start(backbone, items):
     assert again == curve
 
 
+@pytest.mark.parametrize("levels", [1, None])
+def test_fine_tuning_begins_with_the_fitted_layer(items, levels):
+    """At rates of 0 it is the linear probe, of one level or of all; the confidence of an item is given to the loss."""
+    torch.manual_seed(0)
+    backbone, seen = UNetBackbone(features=(8, 8, 16)), []
+
+    def loss(logits, label, confidence):
+        seen.append(confidence)
+        return logits.sum()
+
+    learned = [{**one, "confidence": one["label"]} for one in items[:4]]
+    still = {"steps": 1, "measured": 1, "learning_rate": 0.0, "head_learning_rate": 0.0, "fresh_levels": 0}
+    curve, _ = FineTuning(loss, **still, levels=levels)(backbone, backbone, learned, items[4:], 2)
+    assert curve[1] == LinearProbe(levels=levels)(backbone, items[:4], items[4:], 2)
+    assert seen[0].shape == (1, 1, 16, 16, 16)
+
+
 def test_clusters_of_the_labels_themselves_are_pure(items):
     class Image(nn.Module):
         def __init__(self):
