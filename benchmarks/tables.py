@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The result tables of the documents, made anew from ``benchmarks/results``: ``python benchmarks/tables.py``.
+
+A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- NAME ends -->``; what lies between them is
+replaced.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+from comparison.tables import Row, summarise
+from evidence import results
+from evidence.plan import REPOSITORY, read_plan
+from evidence.table import Answer, Question, compare, paired_p
+from scripts.errors import InputError
+
+RESULTS = REPOSITORY / "benchmarks" / "results"
+COMPARED = {
+    "heads": ("heads, 2 mm, 12 structures", ".0f"),
+    "hippocampus": ("hippocampus, 1 mm, 2 structures", ".1f"),
+    "ct": ("head and neck CT, from 6 mm, 7 organs", ".0f"),
+}
+FINE_TUNED = {
+    "ixi_brain": "heads (12 structures)",
+    "hippocampus": "hippocampus",
+    "sunnybrook_cardiac": "left ventricle",
+}
+FEW_LABELS = {
+    "propagation": "the one label carried over, nothing trained",
+    "levels_probe": "linear layer on all decoder levels, frozen",
+    "fine_tuning": "fine-tuning: last layer and last level random, rates 5e-4 and 0.05",
+    "fine_tuning_gentle": "linear layer first, then all weights gently: rates 1e-4 and 1e-3",
+    "fine_tuning_carried": "the same, also on ten scans with the label carried over",
+}
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [" | ".join(line) for line in (heads, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|" + "---|" * len(heads), *(f"| {line} |" for line in lines[1:])])
+
+
+def matched() -> dict[str, dict[str, dict[str, float]]]:
+    """By set and method the means of the matches of people held back."""
+    found = {}
+    for name in COMPARED:
+        with (RESULTS / f"comparison_held_back_{name}.csv").open(newline="", encoding="utf-8") as file:
+            rows: list[Row] = list(csv.DictReader(file))
+        for row in rows:
+            row |= {
+                key: float(value or "nan") for key, value in row.items() if key not in ("method", "fixed", "moving")
+            }
+        found[name] = summarise(rows)
+    return found
+
+
+def matching() -> str:
+    """Of the README: Dice and seconds."""
+    rows = []
+    for name, found in matched().items():
+        what, digits = COMPARED[name]
+        shown = ("ours", "ours_refined", "greedy")
+        best = max(found[method]["dice"] for method in shown)
+        cells = []
+        for method in shown:
+            dice, seconds = found[method]["dice"], found[method]["cpu_seconds"]
+            cells.append(f"{f'**{dice:.3f}**' if dice == best else f'{dice:.3f}'} ({seconds:{digits}} s)")
+        matches = f"{what}, {found['ours']['matches']:.0f} matches"
+        rows.append([matches, f"{found['before']['dice']:.3f}", *cells])
+    return table(["", "before", "one pass", "`--refine 20`", "greedy"], rows)
+
+
+def matching_card() -> str:
+    """Of the model card: Dice and its 5th percentile, and what a match costs."""
+    rows = []
+    for name, found in matched().items():
+        both = (f"{found[m]['dice']:.3f}, {found[m]['dice_5th']:.3f}" for m in ("ours", "ours_refined", "greedy"))
+        affine = ", ".join(f"{found[method]['dice']:.3f}" for method in ("ours_affine", "greedy_affine"))
+        seconds = ", ".join(f"{found[method]['cpu_seconds']:.1f}" for method in ("ours", "ours_refined", "greedy"))
+        matches = f"{COMPARED[name][0]}, {found['ours']['matches']:.0f} matches"
+        rows.append([matches, f"{found['before']['dice']:.3f}", affine, *both, seconds])
+    return table(
+        [
+            *("", "before", "affine alone: ours, greedy", "one pass", "`--refine 20`", "greedy"),
+            "CPU seconds: one pass, refined, greedy",
+        ],
+        rows,
+    )
+
+
+def fine_tuned() -> str:
+    """Of the README: Dice after fine-tuning from weights of a set's unlabelled scans, and from scratch."""
+    found = results.read(RESULTS / "correlation_head.csv")
+    answers = compare(found, {"reference": "random"})
+    labelled, arms = ("1", "3", "5", "10"), ("random", "levels")
+    rows = []
+    for data, what in FINE_TUNED.items():
+        cells = []
+        for count in labelled:
+            scratch, tuned = (answers[Question(data, data, "fine_tuning_warm", count, "dice")][arm] for arm in arms)
+            better = f"**{tuned.mean:.3f}**" if tuned.p < 0.01 else f"{tuned.mean:.3f}"
+            cells.append(f"{scratch.mean:.3f}, {better}")
+        rows.append([what, *cells])
+    return table(["labelled people: from scratch, pre-trained", *labelled], rows)
+
+
+def _cell(answers: Mapping[str, Answer], arm: str) -> str:
+    if arm not in answers:
+        return ""
+    one = answers[arm]
+    spread = "" if np.isnan(one.deviation) else f" ({one.deviation:.3f})"
+    return f"{one.mean:.3f}{spread}" + (" *" if one.p < 0.05 else "")
+
+
+def evidence() -> str:
+    """Of the evidence: the arms that were run, on heads."""
+    plan = read_plan(REPOSITORY / "benchmarks" / "evidence.json")
+    answers = compare(results.read(RESULTS / "evidence.csv"), plan)
+    columns = {
+        "f^l: 1 labelled": ("linear_probe", "1", "dice"),
+        "all": ("linear_probe", "all", "dice"),
+        "all levels: 1": ("levels_probe", "1", "dice"),
+        "all ": ("levels_probe", "all", "dice"),
+        "purity: f^l": ("clustering", "", "neighbour_purity"),
+        "all levels": ("levels_clustering", "", "neighbour_purity"),
+        "collapse": ("levels_clustering", "", "embedding_collapse"),
+        "carried: affine": ("propagation", "", "dice_affine"),
+        "whole": ("propagation", "", "dice_after"),
+        "fine-tuned: 1": ("fine_tuning_gentle", "1", "dice"),
+        "10": ("fine_tuning_gentle", "10", "dice"),
+    }
+    data = "ixi_brain"
+    asked = {head: Question(data, data, *rest) for head, rest in columns.items()}
+    shown = {head: answers[question] for head, question in asked.items() if question in answers}
+    arms = [arm for arm in plan["arms"] if any(arm in found for found in shown.values())]
+    if not arms:
+        return "None of the arms was run yet."
+    rows = []
+    for arm in arms:
+        seeds = max(found[arm].seeds for found in shown.values() if arm in found)
+        rows.append([f"`{arm}`", str(seeds), *(_cell(found, arm) for found in shown.values())])
+    told = "; ".join(f"`{arm}`: {plan['arms'][arm]['description']}" for arm in arms)
+    tests = "`*`: p < 0.05 against `places_and_matching` (fine-tuning: against `random`), paired by seed and subject."
+    return table(["arm", "seeds", *shown], rows) + f"\n\n{tests} Arms: {told}."
+
+
+def few_labels() -> str:
+    """Of the evidence: ways to use a few labels, Dice on training subjects (choices) and on those held back."""
+    parts = {"training subjects, for the choice": "few_labels_choosing.csv", "people held back": "few_labels.csv"}
+    said = []
+    for part, name in parts.items():
+        found = results.read(RESULTS / name)
+        values: dict[tuple[str, str, str], dict[tuple[str, str], float]] = {}
+        for unit, rows in found.items():
+            labelled = unit.labelled or "1"  # one atlas
+            own = values.setdefault((unit.measure, unit.data, labelled), {})
+            own |= {(unit.seed, row.case): row.value for row in rows if row.quantity in ("dice", "dice_after")}
+        columns = [
+            (data, labelled)
+            for data in FINE_TUNED
+            for labelled in ("1", "3", "10")
+            if any((measure, data, labelled) in values for measure in FEW_LABELS)
+        ]
+        lines = []
+        for measure, what in FEW_LABELS.items():
+            cells = []
+            for column in columns:
+                own = values.get((measure, *column), {})
+                p = paired_p(own, values.get(("fine_tuning", *column), {}))
+                cells.append((f"{np.mean(list(own.values())):.3f}" + (" *" if p < 0.05 else "")) if own else "")
+            if any(cells):
+                lines.append([what, *cells])
+        if lines:
+            heads = [f"{FINE_TUNED[data].split(' (')[0]}, {labelled} labelled" for data, labelled in columns]
+            said.append(f"Dice, {part}:\n\n" + table(["", *heads], lines))
+    if not said:
+        return "Not run yet."
+    return "\n\n".join(said) + "\n\n`*`: p < 0.05 against the fine-tuning of the third row, paired by subject."
+
+
+DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"matching": matching, "fine-tuning": fine_tuned},
+    "bundle/docs/README.md": {"matching": matching_card},
+    "docs/evidence.md": {"evidence": evidence, "few labels": few_labels},
+}
+
+
+def updated(document: str) -> str:
+    """
+    The text of a document with its tables made anew.
+
+    Raises:
+        InputError: when the two comments of a table are not there.
+    """
+    path = REPOSITORY / document
+    text = path.read_text(encoding="utf-8")
+    for name, made in DOCUMENTS[document].items():
+        pattern = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- {name} ends -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise InputError(
+                f"{path} has no place for the table '{name}': add <!-- {name}: --> and <!-- {name} ends -->"
+            )
+        text = pattern.sub(lambda found, made=made: f"{found[1]}{made()}\n{found[2]}", text)
+    return text
+
+
+def main() -> None:
+    """Write every document."""
+    for document in DOCUMENTS:
+        text = updated(document)
+        (REPOSITORY / document).write_text(text, encoding="utf-8")
+        print(f"tables written: {document}")
+
+
+if __name__ == "__main__":
+    main()

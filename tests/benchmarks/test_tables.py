@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tables of the documents say what the results say."""
+
+from __future__ import annotations
+
+import pytest
+import tables
+from evidence import results
+from evidence.plan import Unit
+from evidence.results import Value
+from scripts.errors import InputError
+
+
+@pytest.mark.parametrize("document", tables.DOCUMENTS)
+def test_documents_are_what_the_results_say(document):
+    """If not: ``python benchmarks/tables.py``."""
+    assert tables.updated(document) == (tables.REPOSITORY / document).read_text(encoding="utf-8")
+
+
+def test_a_document_without_a_place_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "REPOSITORY", tmp_path)
+    (tmp_path / "README.md").write_text("nothing\n")
+    with pytest.raises(InputError, match=r"README\.md has no place for the table 'matching'"):
+        tables.updated("README.md")
+
+
+def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
+    """What was not run is left out or empty; the choice is told apart from what was held back."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.evidence() == "None of the arms was run yet."
+    assert tables.few_labels() == "Not run yet."
+    unit = Unit("ixi_brain", "random", "0", "ixi_brain", "levels_probe", "1")
+    results.append(tmp_path / "evidence.csv", unit, [Value("dice", "x", 0.25), Value("dice", "y", 0.75)])
+    found = tables.evidence()
+    assert "| arm | seeds | all levels: 1 |\n|---|---|---|\n| `random` | 1 | 0.500 |" in found
+    assert "`random`: random initialisation" in found
+    cases = [Value("dice", str(case), 0.5 + 0.01 * case) for case in range(8)]
+    today = unit._replace(arm="shipped", measure="fine_tuning")
+    results.append(tmp_path / "few_labels_choosing.csv", today, cases)
+    better = [case._replace(value=case.value + 0.1) for case in cases]
+    results.append(tmp_path / "few_labels_choosing.csv", today._replace(measure="fine_tuning_gentle"), better)
+    found = tables.few_labels()
+    assert "training subjects" in found
+    assert "held back" not in found
+    assert "| heads, 1 labelled |" in found
+    assert "| 0.535 |" in found
+    assert "| 0.635 * |" in found
