@@ -58,9 +58,7 @@ def matched() -> dict[str, dict[str, dict[str, float]]]:
         with (RESULTS / f"comparison_held_back_{name}.csv").open(newline="", encoding="utf-8") as file:
             rows: list[Row] = list(csv.DictReader(file))
         for row in rows:
-            row |= {
-                key: float(value or "nan") for key, value in row.items() if key not in ("method", "fixed", "moving")
-            }
+            row |= {key: float(row[key] or "nan") for key in row if key not in ("method", "fixed", "moving")}
         found[name] = summarise(rows)
     return found
 
@@ -101,7 +99,8 @@ def matching_card() -> str:
 
 def fine_tuned() -> str:
     """Of the README: Dice after fine-tuning from weights of a set's unlabelled scans, and from scratch."""
-    found = results.read(RESULTS / "correlation_head.csv")
+    measured = results.read(RESULTS / "correlation_head.csv")
+    found = {unit: values for unit, values in measured.items() if unit.measure == "fine_tuning_warm"}
     answers = compare(found, {"reference": "random"})
     labelled, arms = ("1", "3", "5", "10"), ("random", "levels")
     rows = []
