@@ -30,8 +30,11 @@ from benchmark_growth import growth, options
 CASES: dict[str, dict[str, Any]] = {
     "8 channels": {"features": [8, 16, 32, 64], "sizes": [56, 64], "changes": PAPER},
     "paper's channels": {"features": [32, 64, 128, 256, 512], "sizes": [32, 48], "changes": PAPER},
-    "train.json": {"features": [16, 32, 64, 128], "sizes": [48, 64], "changes": {}},
+    "train.json, known maps": {"features": [16, 32, 64, 128], "sizes": [48, 64], "changes": {"known_share": 1.0}},
+    "train.json, two people": {"features": [16, 32, 64, 128], "sizes": [48, 64], "changes": {"known_share": 0.0}},
 }
+"""A training draws steps of both kinds: a median of them together would be that of one kind, by chance."""
+GROWTH = ("steps", "cohorts", "trainings")
 RATIOS = {
     "step_over_backbone": "step / backbone alone",
     "step_over_own_backbone": "step / this bundle's faster backbone",
@@ -91,24 +94,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder, made if missing")
     parser.add_argument("--repeats", type=int, default=3, help="rounds, whose medians are taken")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="which networks")
-    parser.add_argument("--growth", action="store_true", help="how cost grows, instead")
+    parser.add_argument("--growth", nargs="*", choices=GROWTH, help="how cost grows, all of it or parts, instead")
     parser.add_argument("--options", action="store_true", help="precision, layout, compilation, memory, instead")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.growth:
-        name, result, text = "growth", *growth(phantoms, args.out, args.repeats)
+    if args.growth is not None:
+        for part in args.growth or GROWTH:
+            write(args.out, f"growth_{part}", *growth(part, phantoms, args.out, args.repeats))
     elif args.options:
-        name, result, text = "options", *options(phantoms(args.out / "phantoms"), args.out, args.repeats)
+        write(args.out, "options", *options(phantoms(args.out / "phantoms"), args.out, args.repeats))
     else:
         data = phantoms(args.out / "phantoms_2mm", spacing=2.0)  # as large as scans often are
         result = ratios(data, args.out, args.repeats, args.cases, lambda line: print(line, flush=True))
-        name, text = "benchmark", table(result["cases"], RATIOS)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    result["machine"] = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    (args.out / f"{name}.json").write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
-    (args.out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    print(text, flush=True)
+        write(args.out, "benchmark", result, table(result["cases"], RATIOS))
     return 0
+
+
+def write(out: Path, name: str, result: dict[str, Any], text: str) -> None:
+    """
+    Write numbers and table, and show the table.
+
+    Args:
+        out: folder.
+        name: of the files.
+        result: numbers, to which the machine is added.
+        text: table.
+    """
+    cpu = f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    result["machine"] = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    (out / f"{name}.json").write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from benchmark_cases import Training, interleaved, peak_memory
 from benchmark_runs import processes_and_epochs
 
 BASE: dict[str, Any] = {"features": [8, 16, 32, 64], "spatial_size": [48] * 3, "pixdim": [5.0] * 3, "batch_size": 1}
+BASE["known_share"] = 1.0
+"""Of the two kinds of steps the one that takes more memory."""
 CHANGES: dict[str, list[Any]] = {
     "spatial_size": [[32] * 3, [48] * 3, [64] * 3, [96] * 3],
     "features": [[8, 16, 32, 64], [16, 32, 64, 128], [32, 64, 128, 256], [32, 64, 128, 256, 512]],
@@ -25,9 +27,11 @@ CHANGES: dict[str, list[Any]] = {
 COHORTS = (10, 100, 1000)
 
 
-def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict[str, Any], str]:
+def growth(part: str, phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict[str, Any], str]:
     """
     Args:
+        part: "steps", over the size of volume, network and batch; "cohorts", over the number of scans; "trainings",
+            over processes and epochs. The latter two are timed by the clock, on a machine that does nothing else.
         phantoms: makes a cohort: folder, number of subjects, spacing.
         out: folder of the cohorts and caches.
         repeats: rounds, whose medians are taken.
@@ -35,7 +39,14 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
     Returns:
         numbers, and tables of them.
     """
-    data = phantoms(out / "phantoms")
+    if part == "steps":
+        return _steps(phantoms(out / "phantoms"), out, repeats)
+    if part == "cohorts":
+        return _cohorts(phantoms, out)
+    return processes_and_epochs(phantoms(out / "phantoms"), out / "trainings", BASE)
+
+
+def _steps(data: Path, out: Path, repeats: int) -> tuple[dict[str, Any], str]:
     steps = []
     for name, values in CHANGES.items():
         for value in values:
@@ -46,9 +57,12 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
             )
     text = ["| changed | to | CPU seconds a step | memory a step, MB |", "|---|---|---|---|"]
     text += [f"| {r['changed']} | {r['to']} | {r['seconds']:.3g} | {r['bytes'] / 1e6:.0f} |" for r in steps]
+    return {"steps": steps}, "\n".join(text)
+
+
+def _cohorts(phantoms: Callable[..., Path], out: Path) -> tuple[dict[str, Any], str]:
     cohorts = [_cohort(phantoms(out / f"cohort_{n}", n, 12.0), out / f"cache_{n}", n) for n in COHORTS]
-    text += [
-        "",
+    text = [
         "| subjects | first start, s | second start, s | cache on disk, MB | memory, MB |",
         "|---|---|---|---|---|",
     ]
@@ -56,8 +70,7 @@ def growth(phantoms: Callable[..., Path], out: Path, repeats: int) -> tuple[dict
         f"| {r['subjects']} | {r['first']:.3g} | {r['second']:.3g} | {r['cache'] / 1e6:.0f} | {r['memory'] / 1e6:.0f} |"
         for r in cohorts
     ]
-    runs, tables = processes_and_epochs(data, out / "trainings", BASE)
-    return {"steps": steps, "cohorts": cohorts, **runs}, "\n".join([*text, "", tables])
+    return {"cohorts": cohorts}, "\n".join(text)
 
 
 def _cohort(data: Path, cache: Path, subjects: int) -> dict[str, float]:

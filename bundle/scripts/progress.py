@@ -26,20 +26,27 @@ class Lines:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write what is more than white space as a line of its own."""
+        """Write what is more than white space as a line of its own, at once: others write to the same file."""
         shown = text.strip()
-        return self.stream.write(f"{shown}\n") if shown else 0
+        count = self.stream.write(f"{shown}\n") if shown else 0
+        self.stream.flush()
+        return count
 
     def flush(self) -> None:
         """Flush the stream."""
         self.stream.flush()
 
 
-def bar_options() -> dict[str, Any]:
-    """Options of tqdm for the stream of errors as it is: a terminal, or a file."""
+def bar_options(width: int | None = 100) -> dict[str, Any]:
+    """
+    Options of tqdm for the stream of errors as it is: a terminal, or a file.
+
+    Args:
+        width: of a file's lines; None for as long as they are.
+    """
     if sys.stderr.isatty():
         return {"file": sys.stderr, "dynamic_ncols": True}
-    return {"file": Lines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "ncols": 100}
+    return {"file": Lines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "ncols": width}
 
 
 def progress(items: Iterable[Any], description: str, total: int | None = None, fewest: int = 20) -> Iterable[Any]:

@@ -244,6 +244,8 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     (config,) = tracked["artifacts"].values()
     assert json.loads(config.read_text())["mode"] == "linear"
     assert "tensors" in done.stdout
+    assert "\r" not in done.stderr
+    assert re.search(r"epoch 2/2: 100%.* 8/8 .*loss=.*val_dice=", done.stderr)
     assert "6 train, 1 validation, 1 test cases" in done.stdout
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     for name, value in backbone.state_dict().items():  # frozen

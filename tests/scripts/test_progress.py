@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ignite.engine import Engine
+from scripts.data import MemoryCache, find_scans
 from scripts.progress import EngineProgress, progress
 
 
@@ -22,6 +25,24 @@ def test_a_log_file_gets_lines(capsys):
 def test_few_items_get_no_bar(capsys):
     assert list(progress(range(3), "Checking")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_long_steps_before_a_training(make_cohort, tmp_path, capsys):
+    """Checking and preparing scans redrew their lines in log files."""
+    scans = find_scans(str(make_cohort(tmp_path, 24)))
+    cache = MemoryCache(scans, lambda scan: scan["image"], num_workers=2)
+    assert [cache[index] for index in range(24)] == [scan["image"] for scan in scans]
+    text = capsys.readouterr().err
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Checking scans"] * 2 + ["Preparing scans"] * 2
+    assert "24/24" in lines[1]
+    assert "24/24" in lines[3]
+
+
+def test_all_bars_are_of_this_kind(repository):
+    drawn = {path.name for path in Path(repository, "bundle", "scripts").rglob("*.py") if "tqdm(" in path.read_text()}
+    assert drawn == {"progress.py", "handlers.py"}
 
 
 def test_an_engine_gets_one_bar(capsys):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding, reading and splitting scans, caches, pairs and samplers."""
 
-from .cache import DiskCache, blame_file, cached_dataset, prepared
+from .cache import DiskCache, MemoryCache, blame_file, cached_dataset, prepared
 from .channels import channel_files, is_further_channel
 from .cohorts import by_cohort, find_cohorts, split_subjects
 from .dataset_json import channel_names, is_nnunet, label_names, listed_images, read_json
@@ -32,6 +32,7 @@ __all__ = [
     "GridPlan",
     "LoadScan",
     "LoadScand",
+    "MemoryCache",
     "PairDataset",
     "ResultLayout",
     "ScanCheck",

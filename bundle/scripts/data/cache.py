@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..files import load_file, save_atomically
+from ..progress import progress
 from .dicom_series import file_stamp
 from .scan_checks import check_scan
 
@@ -39,6 +41,15 @@ class DiskCache(PersistentDataset):
         return content
 
 
+class MemoryCache(CacheDataset):
+    """``CacheDataset`` with a bar that does not fill a log file; see there."""
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        wanted = range(self.cache_num) if indices is None else indices
+        with ThreadPool(self.num_workers) as pool:
+            return list(progress(pool.imap(self._load_cache_item, wanted), "Preparing scans", len(wanted)))
+
+
 def cached_dataset(
     data: Sequence[Mapping[str, Any]],
     transform: Callable,
@@ -58,7 +69,7 @@ def cached_dataset(
         workers: threads that fill the memory cache.
 
     Returns:
-        ``CacheDataset`` or :class:`DiskCache`.
+        :class:`MemoryCache` or :class:`DiskCache`.
 
     Raises:
         InputError: naming a file that cannot be read any more.
@@ -69,7 +80,7 @@ def cached_dataset(
                 {**item, "stamp": [file_stamp(item[key]) for key in ("image", "label") if key in item]} for item in data
             ]
             return DiskCache(stamped, transform, cache_dir=cache_dir, hash_transform=pickle_hashing)
-        return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=workers)
+        return MemoryCache(data, transform, cache_rate=cache_rate, num_workers=workers)
     except Exception as error:
         blame_file(data, error)
         raise

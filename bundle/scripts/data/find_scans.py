@@ -13,9 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..errors import InputError, refuse_or_leave_out
+from ..progress import progress
 from .bids import bids_images, is_bids, usual_suffix
 from .channels import is_further_channel
 from .copies import join_copies
@@ -74,7 +73,7 @@ def _check_all(
     unknown = [path for path in paths if path not in checks]
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(lambda path: inspect_scan(path, spatial_dims, min_size, channels=channels), unknown)
-        checks |= zip(unknown, tqdm(results, "Checking scans", len(unknown), disable=not unknown), strict=True)
+        checks |= zip(unknown, progress(results, "Checking scans", len(unknown)), strict=True)
     if record is not None:
         good = {
             path: {key: value for key, value in asdict(check).items() if key != "problem"} | {"stamp": stamps[path]}

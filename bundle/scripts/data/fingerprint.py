@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tqdm import tqdm
 
+from ..progress import progress
 from .cohorts import by_cohort
 from .reading import read_scan, scan_geometry
 
@@ -63,7 +63,7 @@ class Fingerprint:
 
     def _read(self, what: str, scans: Sequence[Any], function: Callable[[Any], Result]) -> list[Result]:
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(tqdm(pool.map(function, scans), what, len(scans), delay=2))
+            return list(progress(pool.map(function, scans), what, len(scans)))
 
 
 def _geometry(path: str, orientation: str) -> tuple[list[int], list[float]]:

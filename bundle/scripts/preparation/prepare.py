@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from monai.data import ITKWriter, MetaTensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..data.folder_layouts import laid_out_images
 from ..data.geometry import other_grid
@@ -22,6 +21,7 @@ from ..data.reading import LoadScan, scan_geometry
 from ..data.scan_checks import check_scan
 from ..data.writing import ScanWriter
 from ..errors import InputError, check_flags, check_numbers, refuse_or_leave_out
+from ..progress import progress
 
 WRITERS = {".nii": ScanWriter, ".nii.gz": ScanWriter, ".nrrd": ITKWriter, ".mha": ITKWriter}
 
@@ -186,7 +186,7 @@ class Preparation:
             collate_fn=partial(_prepared, self.step),
             **(parallel if self.workers > 1 else {}),
         )
-        shown = tqdm(results, "Preparing", len(jobs), unit="scan", disable=not jobs)
+        shown = progress(results, "Preparing scans", len(jobs), fewest=1)
         problems = {image: problem for image, problem in shown if problem}
         refuse_or_leave_out([f"{k} {v}" for k, v in sorted(problems.items())], len(cases), "scans", self.skip_bad)
         unlabelled = sum("label" not in case for case in cases) if "label" in self.layout else 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
-from .warp import voxel_grid
+from .warp import vector, voxel_grid
 
 
 def inside_volume(displacement: torch.Tensor, tolerance: float = 1e-3) -> torch.Tensor:
@@ -22,7 +22,7 @@ def inside_volume(displacement: torch.Tensor, tolerance: float = 1e-3) -> torch.
     """
     size = displacement.shape[2:]
     position = voxel_grid(size, displacement) + displacement
-    last = (torch.as_tensor(list(size)).to(position) - 1).reshape(-1, *[1] * len(size))
+    last = vector([n - 1 for n in size], position).reshape(-1, *[1] * len(size))
     return ((position >= -tolerance) & (position <= last + tolerance)).all(dim=1, keepdim=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .warp import sample, voxel_grid
+from .warp import sample, vector, voxel_grid
 
 
 def _padding(size: Sequence[int], level: Sequence[int], stride: int) -> list[int]:
@@ -33,7 +33,7 @@ def level_positions(size: Sequence[int], level: Sequence[int], stride: int, like
     Returns:
         ``(1, N, *level)`` in voxels of the image.
     """
-    before = like.new_tensor(_padding(size, level, stride)).reshape(-1, *[1] * len(level))
+    before = vector(_padding(size, level, stride), like).reshape(-1, *[1] * len(level))
     return (stride * voxel_grid(level, like) + (stride - 1) / 2 - before)[None]
 
 
@@ -50,7 +50,7 @@ def to_level(position: torch.Tensor, size: Sequence[int], level: Sequence[int], 
     Returns:
         of the same shape.
     """
-    before = position.new_tensor(_padding(size, level, stride)).reshape(-1, *[1] * (position.dim() - 2))
+    before = vector(_padding(size, level, stride), position).reshape(-1, *[1] * (position.dim() - 2))
     return (position + before - (stride - 1) / 2) / stride
 
 

@@ -59,14 +59,16 @@ def robust_affine(
     ahead = torch.cat([(source - centre) / spread, torch.ones_like(source[:, :1])], dim=1)
     moved = (target - centre) / spread
     identity = torch.eye(dims + 1, dims, device=source.device)
-    damping = torch.diag(torch.tensor([1.0] * dims + [0.0], device=source.device))
+    damping = torch.eye(dims + 1, device=source.device)
+    damping[dims, dims] = 0
     current, shrinking = weight, 0.1 ** (1.5 / rounds)  # a tenth after two thirds of the rounds
     bound = None
     for _ in range(rounds):
         strength = prior * current.sum().clamp(min=1e-6) * damping
         normal = ahead.T @ (current[:, None] * ahead) + strength
         normal = normal + 1e-6 * current.sum().clamp(min=1e-6) * torch.eye(dims + 1, device=source.device)
-        solution = torch.linalg.solve(normal, ahead.T @ (current[:, None] * moved) + strength @ identity)
+        wanted = ahead.T @ (current[:, None] * moved) + strength @ identity
+        solution = torch.linalg.solve_ex(normal, wanted).result  # without a check, for which the host waits for a GPU
         residual = (ahead @ solution - moved).norm(dim=1) * spread
         wide = 1.5 * residual.median() if bound is None else shrinking * bound
         bound = wide.clamp(min=scale)

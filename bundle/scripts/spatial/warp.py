@@ -39,6 +39,20 @@ def voxel_grid(size: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
+def vector(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """
+    A few numbers as a tensor, filled in where they are needed: the host waits for a GPU when it copies them there.
+
+    Args:
+        values: N numbers.
+        like: a tensor whose device and dtype are taken.
+
+    Returns:
+        ``(N,)``.
+    """
+    return torch.stack([torch.full((), value, dtype=like.dtype, device=like.device) for value in values])
+
+
 def _plane_rotation(angle: torch.Tensor, i: int, j: int, dims: int) -> torch.Tensor:
     """Rotation by ``angle`` (B,), in radians, that turns axis ``i`` towards axis ``j``: ``(B, dims, dims)``."""
     matrix = torch.eye(dims, device=angle.device, dtype=angle.dtype).repeat(len(angle), 1, 1)
@@ -87,8 +101,8 @@ def affine_about_centre(
     Returns:
         ``(B, N, N + 1)``, voxels of the fixed grid to voxels of the moving image.
     """
-    unit = torch.as_tensor([1.0] * len(size) if spacing is None else list(spacing)).to(linear)
-    centre = (torch.as_tensor(list(size)).to(linear) - 1) / 2
+    unit = vector([1.0] * len(size) if spacing is None else spacing, linear)
+    centre = vector([(n - 1) / 2 for n in size], linear)
     voxel_linear = linear * unit / unit[:, None]
     offset = translation / unit + centre - voxel_linear @ centre
     return torch.cat([voxel_linear, offset[..., None]], dim=2)
@@ -142,7 +156,7 @@ def sample(
     Returns:
         ``(B, C, *size)``, of the positions' type.
     """
-    last = torch.as_tensor([max(n - 1, 1) for n in image.shape[2:]]).to(position)
+    last = vector([max(n - 1, 1) for n in image.shape[2:]], position)
     coordinates = (position.movedim(1, -1) * (2 / last) - 1).flip(-1)  # grid_sample: last axis first, within -1..1
     return grid_sample(image.to(position), coordinates, mode, padding_mode)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..plots import matching_figure
+from ..progress import bar_options
 from .checkpoints import CHECKPOINT
 
 
@@ -61,17 +61,6 @@ class StopAtBrokenLoss:
         raise InputError(f"{what}; {kept}: lower --learning_rate or the weights of the loss")
 
 
-class LogLines:
-    """Takes the states of a progress bar where no terminal redraws a line: each becomes a line of its own."""
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            print(text.strip(), file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        """Every line is."""
-
-
 class ProgressBar:
     """
     One bar over the whole training: epoch, losses, what the last validation gave, time left; in a log file a line a
@@ -94,9 +83,7 @@ class ProgressBar:
     def epoch_started(self, engine: Workflow) -> None:
         if self.bar is None:
             total, done = engine.state.max_epochs * engine.state.epoch_length, engine.state.iteration
-            log: dict[str, Any] = {"file": LogLines(), "mininterval": 60, "maxinterval": 60}
-            place = {"dynamic_ncols": True} if sys.stderr.isatty() else log
-            self.bar = tqdm(total=total, initial=done, unit="step", **place)
+            self.bar = tqdm(total=total, initial=done, unit="step", **bar_options(width=None))
         self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
 
     def iteration_completed(self, engine: Workflow) -> None:

@@ -3,6 +3,7 @@
 """Geometry: one coordinate convention, rigid rotations, one interpolation."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from scripts.spatial import (
     voxel_grid,
     warp,
 )
+from scripts.spatial.level_grid import from_level, on_level
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(9, 7, 5), (8, 13, 6), (11, 7)]
 double = {"dtype": torch.float64}
@@ -316,3 +319,33 @@ def test_warp_gradients():
 def test_voxel_grid_is_the_index(size):
     """Positions in the order of the array's axes."""
     np.testing.assert_array_equal(voxel_grid(size, torch.zeros(1)).numpy(), np.indices(size))
+
+
+class Copies(TorchDispatchMode):
+    """Counts tensors that are copied from the CPU to another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        found = function(*arguments, **(options or {}))
+        given = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+        moved = isinstance(found, torch.Tensor) and found.device.type != "cpu"
+        self.count += moved and any(argument.device.type == "cpu" for argument in given)
+        return found
+
+
+def test_no_constant_is_copied_to_a_device(monkeypatch):
+    """On a GPU the host waits for each such copy; ``meta``, which autocast does not know, stands for a device."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    image, field = (torch.empty(1, channels, 8, 9, 10, device="meta") for channels in (1, 3))
+    affine = torch.empty(1, 3, 4, device="meta")
+    with Copies() as copies:
+        fuse(affine, field)
+        inside_volume(field)
+        affine_about_centre(affine[..., :3], affine[..., 3], (8, 9, 10), (1.0, 2.0, 3.0))
+        warp(image, field)
+        from_level(on_level(field, (4, 5, 5), 2), (8, 9, 10), 2)
+    assert copies.count == 0
+    with Copies() as copies:
+        torch.as_tensor([1.0, 2.0]).to(image)
+    assert copies.count == 1
