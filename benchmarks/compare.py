@@ -29,12 +29,11 @@ from monai.bundle import ConfigParser
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from comparison.atlases import list_targets, vote
-from comparison.bundle_match import BUNDLE, BundleMatch, Pair
+from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
 from comparison.methods import DEFAULT, Match, make_methods
 from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, score
-from comparison.tables import Row, figure, markdown, summarise
-from scripts.command_line import as_fire_reads
+from comparison.tables import Row, figure, markdown, summarise, title_of
 from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import described_structures, without_nan
@@ -93,8 +92,7 @@ def write(rows: list[Row], about: dict[str, Any], out: Path) -> None:
     found = summarise(rows)
     content = without_nan({**about, "methods": found, "matches": rows})
     write_text(json.dumps(content, indent=1) + "\n", out / "comparison.json")
-    matches, part, structures = len(rows) // len(found), about["part"], about["structures"]
-    title = f"{about['data']}: {matches} matches, subjects: {part}, {structures} structures"
+    title = title_of(about, rows)
     write_text(f"{title}\n\n{markdown(found)}", out / "comparison.md")
     figure(rows, title).savefig(out / "comparison.png", dpi=110)
 
@@ -115,13 +113,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, An
     parser.add_argument("--grid", choices=("own", "model"), default="own", help="what greedy and ANTs are given")
     parser.add_argument("--config_file", nargs="+", default=[], help="overlays of inference.json, as settings.json")
     given, rest = parser.parse_known_args(arguments)
-    ids = {}
-    while rest:
-        name = rest.pop(0)
-        if not name.startswith("--") or not rest:
-            raise InputError(f"'{name}' is no option, or has no value: options are --id value")
-        ids[name[2:]] = as_fire_reads(rest.pop(0))
-    return given, ids
+    return given, options_of(rest)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
+from scripts.command_line import as_fire_reads
 from scripts.errors import InputError
 from scripts.matching import world_match
 from scripts.networks import GVSL
@@ -42,6 +43,22 @@ class Pair:
     def scans(self) -> tuple[Scan, Scan]:
         """Fixed and moving."""
         return self.fixed, self.moving
+
+
+def options_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """
+    Ids of ``inference.json`` that stand on a command line as ``--id value``.
+
+    Raises:
+        InputError: for anything else.
+    """
+    rest, ids = list(arguments), {}
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--") or not rest:
+            raise InputError(f"'{name}' is no option, or has no value: options are --id value")
+        ids[name[2:]] = as_fire_reads(rest.pop(0))
+    return ids
 
 
 class BundleMatch:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 Row = dict[str, Any]
 """One match by one method: ``method``, ``fixed``, ``moving`` and the measures; those that are not known are NaN."""
 
+MARKERS = "osD^vP*X<>"
 COLUMNS = {
     "dice": ("Dice", ".3f"),
     "dice_5th": ("5th percentile", ".3f"),
@@ -66,6 +68,14 @@ def markdown(found: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def title_of(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """What a comparison is of, in a line."""
+    matches = len(rows) // len({row["method"] for row in rows})
+    known = {"part": "subjects: {}", "structures": "{} structures"}
+    said = [text.format(about[key]) for key, text in known.items() if key in about]
+    return ", ".join([f"{about['data']}: {matches} matches", *said])
+
+
 def figure(rows: Sequence[Row], title: str) -> Figure:
     """Each method's Dice, a point a match, and beside it Dice against CPU seconds."""
     found = summarise(rows)
@@ -73,11 +83,11 @@ def figure(rows: Sequence[Row], title: str) -> Figure:
     left, right = picture.subplots(1, 2)
     for place, method in enumerate(found):
         dice = [row["dice"] for row in rows if row["method"] == method]
+        look = {"color": colormaps["tab10"](place % 10), "marker": MARKERS[place % len(MARKERS)], "linestyle": ""}
         left.boxplot(dice, positions=[place], vert=False, widths=0.6, showfliers=False, whis=(5, 95))
-        left.plot(dice, place + np.linspace(-0.2, 0.2, len(dice)), "o", markersize=3, alpha=0.6)
+        left.plot(dice, place + np.linspace(-0.2, 0.2, len(dice)), markersize=4, alpha=0.7, **look)
         if method != "before":
-            right.plot(found[method]["cpu_seconds"], found[method]["dice"], "o")
-            right.annotate(method, (found[method]["cpu_seconds"], found[method]["dice"]), fontsize=8)
+            right.plot(found[method]["cpu_seconds"], found[method]["dice"], markersize=7, label=method, **look)
     left.set_yticks(range(len(found)), list(found))
     left.invert_yaxis()
     left.set_xlabel(
@@ -91,5 +101,6 @@ def figure(rows: Sequence[Row], title: str) -> Figure:
     right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("CPU seconds a match", fontsize=8)
     right.set_ylabel("mean Dice", fontsize=8)
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     picture.suptitle(title, fontsize=10)
     return picture

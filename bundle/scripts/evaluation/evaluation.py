@@ -17,6 +17,7 @@ from monai.networks.utils import eval_mode
 
 from ..data.cache import prepared
 from ..data.pair_dataset import PairDataset
+from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, look_at
 from ..networks.gvsl import GVSL
 from ..progress import progress
 from .clustering import clustering_measures, collapse_measure, sample_features
@@ -44,6 +45,7 @@ class Evaluation:
             silhouette takes time with their square.
         neighbours: k of the nearest-neighbour purity.
         seed: of the choice of voxels.
+        trusted: which matches are, see :func:`~scripts.matching.match_table.look_at`; None points none out.
     """
 
     measures = (
@@ -72,13 +74,14 @@ class Evaluation:
         most_features: int = 10000,
         neighbours: int = 5,
         seed: int = 0,
+        trusted: Trusted | None = None,
     ) -> None:
         self.folder, self.network, self.dataset = Path(folder), network, dataset
         self.structures = dict(structures or {"names": [], "groups": [], "families": []})
         self.names, self.groups = self.structures["names"], self.structures["groups"]
         self.per_structure, self.most_features = per_structure, most_features
         self.neighbours, self.seed = neighbours, seed
-        self.seen, self.left_out = list(seen), left_out
+        self.seen, self.left_out, self.trusted = list(seen), left_out, dict(trusted or {})
         self.person = dict(zip(dataset.names, dataset.subjects.tolist(), strict=True))
         self.pairs: list[dict[str, Any]] = []
         self.features: list[np.ndarray] = []
@@ -96,6 +99,9 @@ class Evaluation:
         row: dict[str, Any] = {"fixed": data["image_name"][0], "moving": data["moving_name"][0]}
         row["persons"] = (self.person[row["fixed"]], self.person[row["moving"]])
         row |= {name: float(data[name][0, 0]) for name in self.measures if name in data}
+        row |= (found := confidence(data))
+        if said := look_at(found, self.trusted):
+            row["look_at"] = said
         for measure in self.structure_measures:
             values = data.get(f"structure_{measure}")
             if values is not None:
@@ -110,7 +116,8 @@ class Evaluation:
             "pairs": len(self.pairs),
             "pairs_with_labels": sum("dice_after" in row for row in self.pairs),
             "trained_on": {"scans": self.seen, "left_out": self.left_out},
-            "measures": mean_measures(self.pairs, self.measures),
+            "measures": mean_measures(self.pairs, (*self.measures, *CONFIDENCE, INVERSE_CONSISTENCY)),
+            "to_look_at": sum(row.get("look_at") == "yes" for row in self.pairs),
             "gains": {name: found for name in ("ncc", "dice") if (found := gains(self.pairs, name))},
             "structures": structure_rows(self.pairs, self.structures, self.structure_measures),
         }

@@ -11,16 +11,25 @@ from monai.inferers import Inferer
 
 from ..errors import InputError, check_numbers
 from ..networks.levels import Levels
-from ..spatial.warp import affine_displacement, fuse, voxel_grid, warp
+from ..spatial.warp import (
+    affine_about_centre,
+    affine_displacement,
+    compose_affine,
+    fuse,
+    inverse_affine,
+    voxel_grid,
+    warp,
+)
 from .finer_grid import FinerGrid
 from .refinement import Refinement
 
 
 class MatchingInferer(Inferer):
     """
-    Runs the network on a pair and goes on with it: on a finer grid towards the scans' own voxels (see
-    :class:`~scripts.matching.FinerGrid`) and, where asked to, by optimisation for this pair alone (see
-    :class:`~scripts.matching.Refinement`), which then takes the place of the network's second look.
+    Runs the network on a pair, matches it once more with the moving image turned and scaled by the affine map found
+    before (descriptors tell a place best where both scans stand alike), and goes on with it: on a finer grid towards
+    the scans' own voxels (see :class:`~scripts.matching.FinerGrid`) and, where asked to, by optimisation for this pair
+    alone (see :class:`~scripts.matching.Refinement`), which then takes the place of the network's second look.
 
     Args:
         refine: largest number of steps on the finest grid, with twice as many on a grid of half the prepared size
@@ -33,6 +42,9 @@ class MatchingInferer(Inferer):
             grid of a quarter of the size before takes 0.005 off both).
         finer_sigmas: the same on the finer grid. Two choosing pairs of heads at 2 mm: Dice 0.840 with 1 and 0.3, 0.833
             with 1.3 and 0.5, none folded.
+        global_matches: how many; 1 takes the network as it is.
+        check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
+            the body is matched as well mirrored, and only a comparison of both shows it.
     """
 
     def __init__(
@@ -43,9 +55,13 @@ class MatchingInferer(Inferer):
         most_voxels: float = 4e6,
         sigmas: Sequence[float] = (1.3, 0.5),
         finer_sigmas: Sequence[float] = (1.0, 0.3),
+        global_matches: int = 1,
+        check_mirror: bool = False,
     ) -> None:
         if refine < 0:
             raise InputError(f"refine is a number of steps, 0 or more, not {refine}")
+        if global_matches < 1:
+            raise InputError(f"global_matches is a number of them, 1 or more, not {global_matches}")
         check_numbers({"finest": finest, "most_voxels": most_voxels})
         check_numbers({"sigmas": list(sigmas), "finer_sigmas": list(finer_sigmas)}, count=2)
         if not 0 < finest <= 1:
@@ -53,6 +69,7 @@ class MatchingInferer(Inferer):
         self.finest, self.most_voxels = finest, most_voxels
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
+        self.global_matches, self.check_mirror = global_matches, check_mirror
 
     def __call__(  # type: ignore[override]
         self,
@@ -72,13 +89,17 @@ class MatchingInferer(Inferer):
             original_moving: the other one.
 
         Returns:
-            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined, and of a
-            match on a finer grid ``finer_affine`` ``(B, N, N + 1)``, ``finer_local_displacement`` ``(B, N, d, h, w)``,
-            in its voxels, and ``finer_to_prepared`` ``(N + 1, N + 1)``, its voxels to prepared voxels.
+            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined; where asked
+            for ``mirrored_agreement`` ``(B,)``; and of a match on a finer grid ``finer_affine`` ``(B, N, N + 1)``,
+            ``finer_local_displacement`` ``(B, N, d, h, w)``, in its voxels, and ``finer_to_prepared`` ``(N + 1, N +
+            1)``, its voxels to prepared voxels.
         """
         if moving is None:
             return network(inputs)
-        found = network(inputs, moving)
+        found = self._matched(network, inputs, moving)
+        if self.check_mirror and "agreement" in found:
+            mirrored = self._matched(network, inputs, torch.flip(moving, [2 + left_right(inputs)]))
+            found = {**found, "mirrored_agreement": mirrored["agreement"]}
         fixed, sampled = (torch.as_tensor(image).detach().float() for image in (inputs, moving))
         affine, local = found["affine"].detach().float(), found["local_displacement"].detach()
         if self.refine is not None:
@@ -94,6 +115,30 @@ class MatchingInferer(Inferer):
         displacement = fuse(affine, local)
         warped = warp(sampled, displacement)
         return {**found, "local_displacement": local, "displacement": displacement, "warped": warped}
+
+    def _matched(self, network: Any, fixed: Any, moving: Any) -> dict[str, Any]:
+        head: Any = getattr(network, "matching_head", None)
+        glance = getattr(head, "global_matching", None)
+        if self.global_matches == 1 or glance is None:
+            return network(fixed, moving)
+        both = Levels.of(network.backbone, torch.cat([fixed, moving]))
+        one, other = both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
+        affine = glance(one, other)["affine"].detach().float()
+        for number in range(1, self.global_matches):
+            linear = _plausible(affine[:, :, :-1])  # a translation would push what is shown out of the field of view
+            upright = affine_about_centre(linear, torch.zeros_like(linear[:, 0]), fixed.shape[2:])
+            shown, filled = (
+                warp(torch.as_tensor(moving), affine_displacement(upright, fixed.shape[2:]), padding_mode=mode)
+                for mode in ("zeros", "border")
+            )
+            other = Levels.of(network.backbone, filled)._replace(image=shown)
+            found = (head if number == self.global_matches - 1 else glance)(one, other)
+            affine = compose_affine(upright, found["affine"].detach().float())
+        if "backward_affine" in found:
+            found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(upright))
+        displacement = fuse(affine, found["local_displacement"])
+        warped = network.warp(moving, displacement)
+        return {**found, "affine": affine, "displacement": displacement, "warped": warped}
 
     def _on_finer_grid(
         self, grid: FinerGrid, network: Any, images: list[torch.Tensor], affine: torch.Tensor, local: torch.Tensor
@@ -115,6 +160,19 @@ class MatchingInferer(Inferer):
     ) -> torch.Tensor:
         frame = affine_displacement(affine, fixed.shape[2:])
         return in_affine_frame(affine, refine(fixed, moving, fuse(affine, local), frame))
+
+
+def left_right(image: torch.Tensor) -> int:
+    """The axis of a batch's first image that runs from left to right by its affine matrix; the first one without."""
+    affine = getattr(image, "affine", None)
+    return 0 if affine is None else int(affine.reshape(-1, *affine.shape[-2:])[0, 0, :-1].abs().argmax())
+
+
+def _plausible(linear: torch.Tensor) -> torch.Tensor:
+    """``(B, N, N)``; the identity in place of a map that mirrors, or stretches or squeezes to more than twice."""
+    stretch = torch.linalg.svdvals(linear.nan_to_num(0.0))
+    fits = (torch.linalg.det(linear) > 0) & (stretch[:, 0] < 2) & (stretch[:, -1] > 0.5)
+    return torch.where(fits[:, None, None], linear, torch.eye(linear.shape[1]).to(linear))
 
 
 def in_affine_frame(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import resample
-from .match_table import measure
+from .match_table import Trusted, measure
 from .write_match import label_codes, label_probabilities, world_match
 
 LEAST_SIMILARITY = 1e-3
@@ -53,17 +53,23 @@ class LabelVote:
         window: edge of the windows of the local NCC, in prepared voxels.
         power: of the similarity; higher lets the most similar atlas decide.
         reader_share: of the whole weight that a reader has, if there is one.
+        trusted: see :func:`~scripts.matching.match_table.look_at`.
     """
 
     def __init__(
-        self, vote: str = "similarity", window: int = 5, power: float = 1.0, reader_share: float = 0.3
+        self,
+        vote: str = "similarity",
+        window: int = 5,
+        power: float = 1.0,
+        reader_share: float = 0.3,
+        trusted: Trusted | None = None,
     ) -> None:
         if vote not in ("majority", "similarity"):
             raise InputError(f"vote is 'majority' or 'similarity', not '{vote}'")
         if not 0 <= reader_share < 1:
             raise InputError(f"the share of the linear layer in the vote is 0 or more and below 1, not {reader_share}")
         self.vote, self.power, self.reader_share = vote, power, reader_share
-        self.ncc = LocalNCCLoss(window)
+        self.ncc, self.trusted = LocalNCCLoss(window), trusted
         self._open()
 
     def _open(self) -> None:
@@ -98,7 +104,7 @@ class LabelVote:
         self.weight, self.similarity = self.weight + weight, self.similarity + weight * similarity
         seen = shares.sum(dim=0) >= 0.5  # within half a voxel of the atlas's grid
         self.seen = self.seen | seen
-        self.matches.append(measure(data) | ({} if seen.any() else {"look_at": "yes"}))
+        self.matches.append(measure(data, self.trusted) | ({} if seen.any() else {"look_at": "yes"}))
 
     def close(self, data: dict[str, Any], reader: Reader | None = None) -> CarriedLabels:
         """

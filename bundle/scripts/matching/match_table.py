@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,83 @@ import torch
 from ..files import write_text
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
+from ..spatial.scanner_space import transform_points
+from ..spatial.tissue import tissue
+from ..spatial.warp import compose_affine
 
 TABLE = "matches.csv"
-COLUMNS = ("result", "agreement", "inliers", "conditioning", "ncc", "look_at", "tre_mm")
-TRUSTED = {"agreement": 0.65, "inliers": 0.8}
-"""
-From which on a match is not pointed out. On 3 to 5 held-back pairs each, agreement and inliers were: right pairs of
-heads 0.78 and 0.96 or more, of hippocampi 0.81 and 0.97, of CT, whose fields of view differ, 0.35 and 0.85; heads
-upside down at most 0.49 and 0.80, another part of the body 0.59 and 0.96, no overlap 0.59 and 0.92, noise 0.55 and
-0.77. The mirror image of a head is matched as well as the head: neither tells.
-"""
+CONFIDENCE = ("agreement", "inliers", "conditioning")
+INVERSE_CONSISTENCY = "inverse_consistency_mm"
+COLUMNS = ("result", *CONFIDENCE, INVERSE_CONSISTENCY, "mirror_margin", "ncc", "look_at", "tre_mm")
+Trusted = Mapping[str, Sequence[float]]
+"""By the name of a value of :func:`confidence` the lowest and the highest one of a match that is trusted."""
 
 
-def measure(data: dict[str, Any]) -> dict[str, str]:
+def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
+    """
+    What the global match of a pair says of itself.
+
+    Args:
+        data: a batch: ``image`` ``(B, 1, D, H, W)`` with its affine, and ``pred``, see
+            :class:`~scripts.networks.GVSL`.
+        index: of the pair in the batch.
+
+    Returns:
+        ``agreement``, ``inliers`` and ``conditioning``, and ``inverse_consistency_mm``, how far the tissue of the fixed
+        scan comes to lie from itself, there and back by affine maps that are found each by itself: mean in millimetres;
+        the same in prepared voxels is ``inverse_consistency_voxels``; ``mirror_margin``, by how much the agreement is
+        higher than with the moving scan mirrored, where that was asked for. Nothing of what the matching head does not
+        give.
+    """
+    pred = data["pred"]
+    found = {name: float(pred[name][index]) for name in CONFIDENCE if name in pred}
+    if "mirrored_agreement" in pred:
+        found["mirror_margin"] = found["agreement"] - float(pred["mirrored_agreement"][index])
+    if "backward_affine" in pred:
+        there, back = (pred[name][index : index + 1].double().cpu() for name in ("affine", "backward_affine"))
+        image = torch.as_tensor(data["image"])[index : index + 1].cpu()
+        n = image.dim() - 2
+        points = tissue(image)[0, 0].nonzero().T.double()
+        apart = transform_points(compose_affine(back, there)[0], points) - points
+        to_millimetres = data["image"].affine[index][:n, :n].double().cpu()
+        found["inverse_consistency_voxels"] = float(apart.norm(dim=0).mean())
+        found[INVERSE_CONSISTENCY] = float((to_millimetres @ apart).norm(dim=0).mean())
+    return found
+
+
+def look_at(found: Mapping[str, float], trusted: Trusted) -> str:
+    """
+    Whether a person should look at a match.
+
+    Args:
+        found: see :func:`confidence`.
+        trusted: within which bounds a match is trusted.
+
+    Returns:
+        "no" within all that are known, "yes" outside one (or where a value is NaN), nothing where none is known.
+    """
+    within = [low <= found[name] <= high for name, (low, high) in trusted.items() if name in found]
+    return "" if not within else "no" if all(within) else "yes"
+
+
+def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, str]:
     """
     What tells whether a match can be trusted.
 
     Args:
-        data: a batch of one pair: ``image`` ``(1, 1, D, H, W)`` and ``pred``, see
+        data: a batch of one pair: ``image`` ``(1, 1, D, H, W)`` with its affine, and ``pred``, see
             :class:`~scripts.networks.GVSL`.
+        trusted: see :func:`look_at`.
 
     Returns:
-        ``agreement``, ``inliers`` and ``conditioning`` where the global matching gives them, the squared local ``ncc``,
-        and whether one should ``look_at`` it: "yes", "no", or nothing where that is not known.
+        the values of :func:`confidence`, the squared local ``ncc``, and whether one should :func:`look_at` it.
     """
-    pred = data["pred"]
-    row = {name: f"{float(pred[name].flatten()[0]):.4f}" for name in COLUMNS[1:4] if name in pred}
+    pred, found = data["pred"], confidence(data)
+    row = {name: f"{value:.4f}" for name, value in found.items()}
     warped, fixed = (torch.as_tensor(image).float() for image in (pred["warped"], data["image"]))
     inside = inside_volume(torch.as_tensor(pred["displacement"]).float())
     row["ncc"] = f"{float(LocalNCCLoss(7).per_image(warped, fixed.to(warped), inside)[0]):.4f}"
-    if row.keys() >= TRUSTED.keys():
-        row["look_at"] = "no" if all(float(row[name]) >= lowest for name, lowest in TRUSTED.items()) else "yes"
+    row["look_at"] = look_at(found, trusted or {})
     return row
 
 

@@ -50,6 +50,7 @@ class SavedLabelsInferer(Inferer):
         atlases: how many labelled scans vote at most; those saved last.
         refine: see :class:`~scripts.matching.MatchingInferer`.
         finest: as there.
+        global_matches: as there.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class SavedLabelsInferer(Inferer):
         atlases: int = 5,
         refine: int = 0,
         finest: float = 1.0,
+        global_matches: int = 1,
     ) -> None:
         self.preprocessing, self.reader, self.atlases = preprocessing, reader, atlases
-        self.match = MatchingInferer(refine, finest=finest)
+        self.match = MatchingInferer(refine, finest=finest, global_matches=global_matches)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:

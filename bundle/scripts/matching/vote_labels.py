@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from ..data.labels import label_type
 from ..data.writing import geometry_of, write_nifti
 from .label_vote import CarriedLabels, LabelVote, Reader
-from .match_table import put_rows
+from .match_table import Trusted, put_rows
 
 TABLE = "propagation.csv"
 COLUMNS = ("result", "atlases", "confidence", "agreement", "unseen_percent", "look_at")
@@ -36,6 +36,7 @@ class VoteLabels:
         power: of the similarity; higher lets the most similar atlas decide.
         reader: of labels off the scan itself, a further voter, such as :class:`~scripts.finetuning.AtlasReader`.
         reader_share: of the whole weight that the reader has; 0 leaves it out.
+        trusted: see :func:`~scripts.matching.match_table.look_at`.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class VoteLabels:
         power: float = 1.0,
         reader: Reader | None = None,
         reader_share: float = 0.3,
+        trusted: Trusted | None = None,
     ) -> None:
         self.output_dir, self.reader = Path(output_dir), reader
-        self.vote = LabelVote(vote, window, power, reader_share)
+        self.vote = LabelVote(vote, window, power, reader_share, trusted)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """

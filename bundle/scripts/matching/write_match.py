@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
-from .match_table import add_row, measure
+from .match_table import Trusted, add_row, measure
 from .points import carry_points
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
@@ -53,13 +53,14 @@ class WriteMatch:
     Args:
         output_dir: where to.
         outputs: which of ``warped``, ``label``, ``probabilities``, ``displacement``, ``affine``, ``jacobian``.
+        trusted: see :func:`~scripts.matching.match_table.look_at`.
     """
 
-    def __init__(self, output_dir: str, outputs: Sequence[str] = OUTPUTS) -> None:
+    def __init__(self, output_dir: str, outputs: Sequence[str] = OUTPUTS, trusted: Trusted | None = None) -> None:
         unknown = [name for name in outputs if name not in OUTPUTS]
         if unknown:
             raise InputError(f"outputs has no '{unknown[0]}', only {', '.join(OUTPUTS)}")
-        self.output_dir, self.outputs = Path(output_dir), set(outputs)
+        self.output_dir, self.outputs, self.trusted = Path(output_dir), set(outputs), trusted
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """
@@ -102,7 +103,7 @@ class WriteMatch:
                 shares = label_probabilities(label_codes(label), codes, *where)
                 write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
-        add_row(self.output_dir, data["result"][0], measure(data) | carry_points(data, match, folder))
+        add_row(self.output_dir, data["result"][0], measure(data, self.trusted) | carry_points(data, match, folder))
         return {**data, "folder": str(folder)}
 
 

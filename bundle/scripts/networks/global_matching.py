@@ -33,6 +33,7 @@ class GlobalMatchingHead(nn.Module):
         widths: channels of their descriptors.
         stride: of the level that is matched; the coarsest one where it is not among the strides.
         points: positions of the fixed image.
+        points_back: positions of the moving image by which the map back is found, in evaluation mode; 0 for none.
         candidates: most similar places whose mean, weighted by the softmax, is where a position is found.
         reach: how far these may lie from the best one, and within which a position must be found back, in voxels.
         scale: see :func:`~scripts.spatial.robust_affine`.
@@ -48,6 +49,7 @@ class GlobalMatchingHead(nn.Module):
         widths: Sequence[int] = (32, 32, 32),
         stride: int = 2,
         points: int = 1500,
+        points_back: int = 500,
         candidates: int = 32,
         reach: float = 6.0,
         scale: float = 4.0,
@@ -58,7 +60,7 @@ class GlobalMatchingHead(nn.Module):
         super().__init__()
         self.places = LevelDescriptors(features, strides, widths, spatial_dims, temperature)
         self.stride = stride if stride in self.places.strides else max(self.places.strides)
-        self.points, self.candidates = points, candidates
+        self.points, self.points_back, self.candidates = points, points_back, candidates
         self.reach, self.scale, self.threshold = reach, scale, threshold
 
     def forward(self, fixed: Levels, moving: Levels, known: KnownMap | None = None) -> dict[str, Any]:
@@ -71,8 +73,10 @@ class GlobalMatchingHead(nn.Module):
         Returns:
             ``affine`` ``(B, N, N + 1)``, fixed voxels to moving voxels, and what tells whether to trust it, ``(B,)``
             each within 0..1: ``agreement``, how well places are found back; ``inliers``, the share of matched places
-            that the map explains; ``conditioning``, 0 where they lie in a plane. With known maps also ``places``, the
-            descriptors of the fixed and of the moving image and the temperatures, by stride.
+            that the map explains; ``conditioning``, 0 where they lie in a plane. In evaluation mode also
+            ``backward_affine`` ``(B, N, N + 1)``, the map found from the moving image's positions, moving voxels to
+            fixed voxels. With known maps also ``places``, the descriptors of the fixed and of the moving image and the
+            temperatures, by stride.
         """
         wanted = [self.stride] if known is None else self.places.strides
         described = [self.places(levels, wanted) for levels in (fixed, moving)]
@@ -97,12 +101,16 @@ class GlobalMatchingHead(nn.Module):
             ]
             if known is not None:
                 masks = [mask & (known.pairs == 0)[:, None] for mask in masks]
-            matched = [
-                self._match(one.flatten(1).T, other.flatten(1).T, here, there, position)
-                for one, other, here, there in zip(ahead, behind, *masks, strict=True)
-            ]
+            both = [(a.flatten(1).T, b.flatten(1).T, *mask) for a, b, *mask in zip(ahead, behind, *masks, strict=True)]
+            matched = [self._match(one, other, here, there, position, self.points) for one, other, here, there in both]
+            back = None
+            if self.points_back and known is None and not self.training:
+                turned = [(other, one, there, here) for one, other, here, there in both]
+                back = torch.stack([self._match(*each, position, self.points_back)[0] for each in turned])
         names = ("affine", "agreement", "inliers", "conditioning")
         found = dict(zip(names, (torch.stack(values) for values in zip(*matched, strict=True)), strict=True))
+        if back is not None:
+            found["backward_affine"] = back
         if known is not None:
             found["affine"] = known.where(known.affine.to(found["affine"]), found["affine"])
         return found
@@ -114,14 +122,15 @@ class GlobalMatchingHead(nn.Module):
         here: torch.Tensor,
         there: torch.Tensor,
         position: torch.Tensor,
+        points: int,
     ) -> tuple[torch.Tensor, ...]:
-        """One pair: unit descriptors ``(M, C)``, masks ``(M,)``, positions ``(M, N)``."""
+        """One pair: unit descriptors ``(M, C)``, masks ``(M,)``, positions ``(M, N)``; so many are asked for."""
         rows, columns = here.nonzero()[:, 0], there.nonzero()[:, 0]
         dims = position.shape[1]
         if min(len(rows), len(columns)) < 4 * (dims + 1):
             none = position.new_zeros(())
             return torch.eye(dims, dims + 1, device=position.device), none, none, none
-        even = torch.linspace(0, len(rows) - 1, min(self.points, len(rows)), device=rows.device).long()
+        even = torch.linspace(0, len(rows) - 1, min(points, len(rows)), device=rows.device).long()
         asked, places = rows[even], moving[columns]
         similarity, index = (fixed[asked] @ places.T).topk(min(self.candidates, len(columns)), dim=1)
         candidates = position[columns][index]

@@ -141,6 +141,27 @@ def affine_displacement(affine: torch.Tensor, size: Sequence[int]) -> torch.Tens
     return fuse(affine, affine.new_zeros(len(affine), len(size), *size))
 
 
+def compose_affine(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """
+    One affine map for "``inner``, then ``outer``".
+
+    Args:
+        outer: ``(B, N, N + 1)``.
+        inner: of the same shape.
+
+    Returns:
+        ``(B, N, N + 1)``.
+    """
+    linear, offset = outer[:, :, :-1] @ inner[:, :, :-1], outer[:, :, :-1] @ inner[:, :, -1:]
+    return torch.cat([linear, offset + outer[:, :, -1:]], dim=2)
+
+
+def inverse_affine(affine: torch.Tensor) -> torch.Tensor:
+    """The inverse of affine maps, ``(B, N, N + 1)``."""
+    back = torch.linalg.inv(affine[:, :, :-1])
+    return torch.cat([back, -back @ affine[:, :, -1:]], dim=2)
+
+
 def sample(
     image: torch.Tensor, position: torch.Tensor, mode: str = "bilinear", padding_mode: str = "zeros"
 ) -> torch.Tensor:

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from scripts.errors import InputError
 from scripts.losses import LocalNCCLoss
 from scripts.matching import MatchingInferer
 from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
-from scripts.spatial import fuse, warp
+from scripts.spatial import affine_about_centre, affine_displacement, fuse, linear_matrix, warp
 
 
 @pytest.fixture
@@ -53,12 +54,75 @@ def test_refinement_raises_the_similarity_within_an_evaluation(network, pair):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_negative_steps_are_refused():
-    with pytest.raises(InputError, match="refine"):
-        MatchingInferer(refine=-1)
-
-
 @pytest.mark.parametrize("name", ["sigmas", "finer_sigmas"])
 def test_smoothing_has_two_widths(name):
     with pytest.raises(InputError, match=name):
         MatchingInferer(refine=2, **{name: [1.0]})
+
+
+class Turns(torch.nn.Module):
+    """A global matching that finds half of the rotation about the last axis that is left."""
+
+    def forward(self, fixed, moving, known=None):
+        angle = 0.5 * self.left(fixed.image, moving.image)
+        likeness = (1 - (fixed.image - moving.image).abs().mean()).reshape(1)
+        return {"affine": turn(angle), "backward_affine": turn(-angle), "agreement": likeness}
+
+    @staticmethod
+    def left(fixed, moving):
+        """The angle between two bars, which begin and end at the volume's middle."""
+
+        def angle(image):
+            place = image[0, 0].nonzero().double() - 11.5
+            return 0.5 * torch.atan2(
+                2 * (place[:, 0] * place[:, 1]).mean(), (place[:, 0] ** 2 - place[:, 1] ** 2).mean()
+            )
+
+        return float(angle(moving > 0.5) - angle(fixed > 0.5))
+
+
+def turn(angle):
+    return affine_about_centre(
+        linear_matrix(torch.tensor([[0.0, 0.0, angle]]), torch.ones(1, 3), torch.zeros(1, 6)),
+        torch.zeros(1, 3),
+        [24] * 3,
+    )
+
+
+@pytest.mark.parametrize(("matches", "share"), [(1, 0.5), (2, 0.75), (3, 0.875)])
+def test_each_match_finds_what_the_one_before_has_left(matches, share):
+    """A head that finds half of a rotation; all maps, there and back, are composed."""
+    torch.manual_seed(0)
+    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
+    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
+    fixed = torch.zeros(1, 1, 24, 24, 24)
+    fixed[..., 2:22, 10:14, 10:14] = 1
+    moving = warp(fixed, affine_displacement(turn(-0.4), [24] * 3))
+    with torch.no_grad():
+        found = MatchingInferer(global_matches=matches)(fixed, network, moving)
+    for name, angle in (("affine", 0.4 * share), ("backward_affine", -0.4 * share)):
+        torch.testing.assert_close(found[name][..., :3], turn(angle)[..., :3], atol=0.02, rtol=0)
+    torch.testing.assert_close(found["displacement"], fuse(found["affine"], found["local_displacement"]))
+    torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
+
+
+def test_the_mirror_image_is_matched_where_asked_for():
+    """Along the axis from left to right, here the last one; a network without confidence is left alone."""
+    network = GVSL(
+        UNetBackbone(features=(4, 8)), ZMatchingHead(Turns(), DeformableHead(4, 8)), RestorationHead(4)
+    ).eval()
+    affine = torch.eye(4)[[2, 1, 0, 3]]
+    fixed = MetaTensor(torch.zeros(1, 1, 24, 24, 24), affine=affine[None])
+    fixed[..., 2:22, 10:14, 10:20] = 1
+    with torch.no_grad():
+        found = MatchingInferer(check_mirror=True)(fixed, network, fixed.clone())
+        mirrored = MatchingInferer(check_mirror=True)(fixed, network, fixed.flip(4))
+        assert "mirrored_agreement" not in MatchingInferer()(fixed, network, fixed.clone())
+    assert found["agreement"] == mirrored["mirrored_agreement"] == 1
+    assert found["mirrored_agreement"] == mirrored["agreement"] < 1
+
+
+@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}])
+def test_numbers_out_of_range_are_refused(option):
+    with pytest.raises(InputError, match=next(iter(option))):
+        MatchingInferer(**option)

@@ -7,36 +7,61 @@ import csv
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from scripts.matching.match_table import add_row, measure
 
+TRUSTED = {"agreement": [0.65, 1.0], "inliers": [0.8, 1.0]}
+EDGES = torch.tensor([1.0, 2.0, 4.0])
 
-def batch(inliers=None):
+
+def batch(inliers=None, back=None):
     image = torch.rand(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
-    pred = {"warped": image, "displacement": torch.zeros(1, 3, 12, 12, 12)}
+    pred = {"warped": image, "displacement": torch.zeros(1, 3, 12, 12, 12), "affine": torch.eye(3, 4)[None]}
     if inliers is not None:
         pred |= {
             "agreement": torch.tensor([0.8]),
             "inliers": torch.tensor([inliers]),
             "conditioning": torch.tensor([0.5]),
         }
-    return {"image": image, "pred": pred}
+    if back is not None:
+        pred["backward_affine"] = torch.eye(3, 4)[None].clone()
+        pred["backward_affine"][0, :, 3] = torch.tensor(back)
+    affine = torch.diag(torch.cat([EDGES, torch.ones(1)]))[None]
+    return {"image": MetaTensor(image, affine=affine), "pred": pred}
 
 
-@pytest.mark.parametrize(("inliers", "look"), [(0.97, "no"), (0.7, "yes")])
+@pytest.mark.parametrize(("inliers", "look"), [(0.97, "no"), (0.7, "yes"), (float("nan"), "yes")])
 def test_few_inliers_are_pointed_out(inliers, look):
-    row = measure(batch(inliers))
+    row = measure(batch(inliers), TRUSTED)
     assert row["look_at"] == look
-    assert float(row["inliers"]) == pytest.approx(inliers)
+    assert float(row["inliers"]) == pytest.approx(inliers, nan_ok=True)
     assert float(row["ncc"]) == pytest.approx(1, abs=1e-3)
 
 
 def test_without_a_confidence_nothing_is_claimed():
-    assert "look_at" not in measure(batch())
+    assert measure(batch(), TRUSTED)["look_at"] == ""
+    assert measure(batch(0.97))["look_at"] == ""
+
+
+@pytest.mark.parametrize(("back", "look"), [([0.0, 1.0, 1.0], "no"), ([0.0, 0.0, 2.0], "yes")])
+def test_a_map_that_does_not_lead_back_is_pointed_out(back, look):
+    row = measure(batch(0.97, back), TRUSTED | {"inverse_consistency_voxels": [0.0, 1.5]})
+    assert float(row["inverse_consistency_mm"]) == pytest.approx(float((torch.tensor(back) * EDGES).norm()), abs=1e-3)
+    assert row["look_at"] == look
+
+
+@pytest.mark.parametrize(("mirrored", "look"), [(0.79, "no"), (0.81, "yes")])
+def test_a_match_that_agrees_better_mirrored_is_pointed_out(mirrored, look):
+    data = batch(0.97)
+    data["pred"]["mirrored_agreement"] = torch.tensor([mirrored])
+    row = measure(data, TRUSTED | {"mirror_margin": [0.0, 1.0]})
+    assert float(row["mirror_margin"]) == pytest.approx(0.8 - mirrored, abs=1e-4)
+    assert row["look_at"] == look
 
 
 def test_a_pair_matched_again_has_one_row(tmp_path):
     for result, inliers in (("a", 0.95), ("b", 0.5), ("a", 0.2)):
-        add_row(tmp_path, result, measure(batch(inliers)))
+        add_row(tmp_path, result, measure(batch(inliers), TRUSTED))
     with (tmp_path / "matches.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["result"], row["look_at"]) for row in rows] == [("b", "yes"), ("a", "yes")]

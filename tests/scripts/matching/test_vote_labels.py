@@ -131,7 +131,7 @@ def test_confidence_in_a_single_atlas_is_its_local_likeness(tmp_path, vote):
 
 def test_the_table_begins_with_what_to_look_at(tmp_path):
     """A match that cannot be trusted comes first whatever its confidence, then the doubtful; a label is missing too."""
-    vote = VoteLabels(str(tmp_path))
+    vote = VoteLabels(str(tmp_path), trusted={"agreement": [0.72, 1.0], "inliers": [0.8, 1.0]})
     label = torch.full(SIZE, 7)
     vote(pair(label, result="good"))
     vote(pair(label, result="doubtful", similar=slice(0, 5)))

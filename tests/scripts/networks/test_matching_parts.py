@@ -10,7 +10,14 @@ import pytest
 import torch
 from scripts.errors import InputError
 from scripts.networks import GlobalMatchingHead, LevelDescriptors, LocalMatchingHead, UNetBackbone
-from scripts.spatial import affine_about_centre, affine_displacement, box_mean, linear_matrix, warp
+from scripts.spatial import (
+    affine_about_centre,
+    affine_displacement,
+    box_mean,
+    inverse_affine,
+    linear_matrix,
+    warp,
+)
 from torch import nn
 
 SIZE = (40, 48, 44)
@@ -82,6 +89,21 @@ def test_a_shift_is_found_where_a_part_is_outside(share):
     centre = torch.tensor([(n - 1) / 2 for n in SIZE])
     found, expected = (m[0, :, :3] @ centre + m[0, :, 3] for m in (find(true)["affine"], true))
     assert (found - expected).norm() < 0.02 * SIZE[0]
+
+
+def test_the_map_back_is_found_by_itself():
+    """From the moving scan's places: the inverse, and not computed while training."""
+    head = GlobalMatchingHead(CHANNELS, strides=(4, 2), widths=(12, 12)).eval()
+    transparent(head.places)
+    true, moving = turned(10, shift=(4.0, 0.0, -3.0)), scan()
+    fixed = warp(moving, affine_displacement(true, SIZE))
+    found = head(levels(fixed), levels(moving))
+    points = torch.tensor([[10.0, 30.0], [12.0, 40.0], [10.0, 30.0]])
+    there = true[0, :, :3] @ points + true[0, :, 3:]
+    back = found["backward_affine"][0, :, :3] @ there + found["backward_affine"][0, :, 3:]
+    assert (back - points).norm(dim=0).max() < 1.5
+    assert not torch.equal(found["backward_affine"], inverse_affine(found["affine"]))
+    assert "backward_affine" not in head.train()(levels(fixed), levels(moving))
 
 
 def test_strangers_do_not_agree():

@@ -19,6 +19,7 @@ from .planes import (
 )
 from .structure_tables import structure_tables
 from .tables import (
+    DOUBTFUL,
     headline,
     measure_rows,
     named_pairs,
@@ -31,6 +32,7 @@ from .tables import (
 )
 
 __all__ = [
+    "DOUBTFUL",
     "STYLE",
     "CarriedPage",
     "Report",

@@ -23,6 +23,7 @@ from .planes import (
     overlay,
     plane_pictures,
 )
+from .tables import DOUBTFUL
 
 
 def comparison(
@@ -99,6 +100,8 @@ def pair_section(name: str, row: Mapping[str, Any], kept: Mapping[str, np.ndarra
         if f"{key}_after" in row
     ]
     values.append(f"{row['folded_percentage']:.2f} % folded")
+    if row.get("look_at") == "yes":
+        values.append(DOUBTFUL)
     return (
         f"<article><h3>{escape(name)} pair</h3><p><b>{escape('; '.join(values))}</b><br>moving "
         f"<code>{escape(row['moving'])}</code>, fixed <code>{escape(row['fixed'])}</code></p>"

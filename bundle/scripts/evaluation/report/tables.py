@@ -20,6 +20,9 @@ import torch
 from ..evaluation import Evaluation
 from .html import change, number
 
+DOUBTFUL = "\u26a0 look at it"
+"""Of a match that is not to be trusted."""
+
 MEANINGS = {
     "ncc": (
         "Likeness of the images (local NCC)",
@@ -44,6 +47,11 @@ MEANINGS = {
     "log_jacobian_std": (
         "Unevenness of the map",
         "Standard deviation of the logarithm of the local volume change. 0: the same everywhere; lower is smoother.",
+    ),
+    "inverse_consistency_mm": (
+        "There and back (mm)",
+        "How far a place comes to lie from itself, mapped to the other scan and back by the affine maps of both ways. "
+        "Near 0 where both found the same; many voxels: one of them is wrong.",
     ),
     "silhouette": (
         "Silhouette of the features",
@@ -177,16 +185,19 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     order = ranked(pairs)
     order += [n for n in range(len(pairs)) if n not in set(order)]
     columns = {"dice": "Dice", "ncc": "NCC"}
+    judged = any("look_at" in row for row in pairs)
     columns = {name: label for name, label in columns.items() if any(f"{name}_after" in row for row in pairs)}
     rows = [
         [
             f"{pairs[n]['moving']} \u2192 {pairs[n]['fixed']}",
             *(change(pairs[n], name) for name in columns),
             number(pairs[n]["folded_percentage"]),
+            *([DOUBTFUL if pairs[n].get("look_at") == "yes" else ""] if judged else []),
         ]
         for n in order
     ]
-    return ["moving \u2192 fixed", *columns.values(), "folded, %"], rows
+    head = ["moving \u2192 fixed", *columns.values(), "folded, %", *(["match"] if judged else [])]
+    return head, rows
 
 
 def chance(p: float) -> str:
@@ -211,6 +222,8 @@ def headline(evaluation: Evaluation) -> str:
         text += f" {len(seen)} further scans of the folder were left out: the model was trained on them."
     elif seen:
         text += f" Beware: the model was trained on {len(seen)} scans of the folder, which are among these."
+    if doubtful := summary["to_look_at"]:
+        text += f" {doubtful} of the matches should be looked at: they say of themselves that they may have failed."
     names = {"dice": "Dice", "ncc": "NCC", "hd95": "HD95, mm"}
     tiles = {title: change(means, name) for name, title in names.items() if f"{name}_after" in means}
     tiles["Folded voxels"] = f"{means['folded_percentage']:.2f} %"

@@ -21,6 +21,7 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 from scripts.evaluation import DistinctPairs, Evaluation
 from scripts.evaluation.report import (
+    DOUBTFUL,
     Report,
     change,
     grid_pictures,
@@ -95,6 +96,7 @@ def evaluation(
     seen: tuple[str, ...] = (),
     left_out: bool = True,
     families: tuple[str, str] = ("", ""),
+    doubtful: bool = False,
 ) -> tuple[Evaluation, SimpleNamespace]:
     """A completed evaluation with made-up measures, and its engine."""
     network, size = Network(dims), SIZE[:dims]
@@ -112,6 +114,8 @@ def evaluation(
         row = {"fixed": dataset.names[fixed], "moving": dataset.names[moving], "persons": (fixed, moving)}
         row |= {"ncc_before": 0.1, "ncc_after": 0.5 + n / 10, "folded_percentage": 0.2}
         row |= {"restoration_error_before": 0.02, "restoration_error_after": 0.01}
+        if doubtful:
+            row["look_at"] = "yes" if n == pairs - 1 else "no"
         if labels:
             row |= {"dice_before": 0.3, "dice_after": 0.8 - n / 10}
             row |= {f"{m}:{name}": 0.5 for m in made.structure_measures for name in made.names}
@@ -207,6 +211,15 @@ def test_pictures_come_before_the_tables(written: Callable[..., Page]) -> None:
     order = [attributes["id"] for attributes in page.all("section")]
     assert order == ["pairs", "measures", "features", "training", "run"]
     assert [tag for tag, _ in page.tags].index("img") < [tag for tag, _ in page.tags].index("table")
+
+
+def test_a_match_not_to_be_trusted_is_marked(written: Callable[..., Page]) -> None:
+    """At the top, at the pair itself (the worst by Dice here) and in the table of all; nowhere where none is."""
+    text = written(doubtful=True).text
+    assert "1 of the matches should be looked at" in text
+    assert text.count(DOUBTFUL) == 2
+    assert DOUBTFUL in text.partition("Worst pair")[2].partition("moving")[0]
+    assert DOUBTFUL not in written().text
 
 
 def test_structures_are_outlined_where_there_are_labels(written: Callable[..., Page]) -> None:

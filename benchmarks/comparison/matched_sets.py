@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The sets on which matches of moved and of unfit scans are measured: ``benchmarks/robustness.json``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from scripts.files import write_text
+
+from .bundle_match import BUNDLE, BundleMatch
+from .scans import Scan, labelled_scans, list_pairs_of, read_scan_of
+
+
+@dataclass
+class MatchedSet:
+    """
+    A set's scans and the match that is used on them.
+
+    Args:
+        name: of the set.
+        match: on the prepared grid.
+        scans: of the part of its subjects.
+    """
+
+    name: str
+    match: BundleMatch
+    scans: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, name: str, plan: Mapping[str, Any], data: Path, part: str, options: Mapping[str, Any]) -> MatchedSet:
+        """
+        Args:
+            name: of the set.
+            plan: its ``sets`` have for each name ``folder``, ``subject_key`` and the ``options`` of a match.
+            data: folder of the sets' folders.
+            part: see :func:`~comparison.scans.labelled_scans`.
+            options: further ones.
+        """
+        described = plan["sets"][name]
+        key = ConfigParser({"key": described["subject_key"]}).get_parsed_content("key")
+        ids = {**described["options"], "finest": 1, **options}
+        match = BundleMatch([str(BUNDLE / "configs" / "inference.json")], ids)
+        return cls(name, match, labelled_scans(data / described["folder"], key, part))
+
+    def pairs(self, count: int, groups: Sequence[Sequence[int]] = ()) -> list[tuple[Scan, Scan]]:
+        """So many pairs of different subjects, read; ``groups`` of label codes make up structures."""
+        read: dict[int, Scan] = {}
+        for index in (chosen := list_pairs_of(self.scans, count, 0)):
+            read |= {number: read_scan_of(self.scans[number], groups) for number in index if number not in read}
+        return [(read[first], read[second]) for first, second in chosen]
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """A table of numbers and names, a row a match."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(text.getvalue(), path)
