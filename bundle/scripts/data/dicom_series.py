@@ -24,10 +24,20 @@ TOLD_APART_BY = (
 )
 """What may tell images of one position apart, the most telling first."""
 
+ANNOUNCED = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
+"""How many images there should be, by what the images themselves say."""
+
 TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImagePositionPatient"),
-    *("ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "SpacingBetweenSlices", *TOLD_APART_BY),
+    *(
+        "ImageOrientationPatient",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "SpacingBetweenSlices",
+        *TOLD_APART_BY,
+        *ANNOUNCED,
+    ),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 
@@ -65,6 +75,7 @@ class Series:
     unreadable: list[str]
     slices: list[Slice] = field(default_factory=list)
     modality: str = ""
+    announced: dict[str, int] = field(default_factory=dict)
 
 
 def _first(dataset: Any, *names: str) -> Any:
@@ -172,6 +183,7 @@ def _read_folder(folder: str, stamp: tuple[int, ...]) -> dict[str, Series]:
                 int(getattr(dataset, "SamplesPerPixel", 1) or 1),
                 unreadable,
                 modality=str(getattr(dataset, "Modality", "") or ""),
+                announced={name: int(value) for name in ANNOUNCED if (value := getattr(dataset, name, None))},
             ),
         ).slices.extend(slices)
     return found

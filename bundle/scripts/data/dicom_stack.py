@@ -70,6 +70,9 @@ def stack(series: Series) -> tuple[ScanGeometry, list[Slice]]:
     off = np.linalg.norm(positions - positions[0] - np.arange(len(slices))[:, None] * step, axis=1).max()
     if off > 0.01 * np.linalg.norm(step):
         notes["uneven slices"] = f"has slices up to {off:.2f} mm off an even stack, read as even"
+    lacking = _lacking(series, slices)
+    if lacking:
+        notes["perhaps incomplete"] = f"{lacking}; if slices are missing at an end, copy the series anew"
     affine = np.eye(4)
     affine[:3] = np.stack([across * pixel[1], down * pixel[0], step, positions[0]], axis=1)
     affine = RAS_TO_LPS @ affine
@@ -83,6 +86,22 @@ def stack(series: Series) -> tuple[ScanGeometry, list[Slice]]:
         "Slicer) drop it or refuse results in its place: for them make a straight volume with dcm2niix (_Tilt)"
     )
     return ScanGeometry(affine, size, None, notes=notes), slices
+
+
+def _lacking(series: Series, slices: Sequence[Slice]) -> str | None:
+    """What the images say of others, which were first or last: positions alone cannot tell."""
+    for name, count in series.announced.items():
+        if count > len(slices):
+            return f"has {len(slices)} images, and {name} says {count}"
+    numbers = [each.told.get("InstanceNumber", "") for each in slices]
+    if not all(number.isdigit() for number in numbers):
+        return None
+    ordered = [int(number) for number in numbers]
+    first = min(ordered)
+    steps = set(np.diff(ordered).tolist())
+    if len(slices) > 1 and steps in ({1}, {-1}) and 1 < first <= len(slices):
+        return f"has images numbered from {first} on (InstanceNumber)"
+    return None
 
 
 def _check_positions(slices: Sequence[Slice], positions: np.ndarray, normal: np.ndarray) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -214,3 +215,30 @@ def test_any_series(tmp_path_factory, order, step, tilt, places, twice, pixel):
         assert np.linalg.norm(place - where[k] * np.array(step)) <= 0.15 * np.linalg.norm(step)
     axes = [np.array(orientation[:3]) * pixel[1], np.array(orientation[3:]) * pixel[0]]
     assert np.allclose(geometry.affine[:3, :2] * [[-1], [-1], [1]], np.stack(axes, axis=1), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "keep", "said"),
+    [
+        ({"ImagesInAcquisition": 8}, slice(0, 6), r"has 6 images, and ImagesInAcquisition says 8"),
+        (
+            {"NumberOfSeriesRelatedInstances": 8},
+            slice(2, 8),
+            r"has 6 images, and NumberOfSeriesRelatedInstances says 8",
+        ),
+        ({}, slice(2, 8), r"has images numbered from 3 on \(InstanceNumber\)"),
+        ({"order": list(range(8))[::-1]}, slice(1, 8), "has images numbered from 2 on"),
+        ({"ImagesInAcquisition": 8}, slice(0, 8), None),
+        ({}, slice(0, 6), None),  # nothing tells
+        ({"order": [3, 0, 5, 1, 4, 2, 7, 6]}, slice(0, 8), None),
+    ],
+)
+def test_first_or_last_slices_that_are_missing_are_told_where_images_tell(tmp_path, fields, keep, said):
+    """Their positions do not: what is left is an even stack."""
+    write_series(tmp_path, np.arange(640).reshape(8, 10, 8), **fields)
+    for path in set(tmp_path.iterdir()) - set(sorted(tmp_path.iterdir())[keep]):
+        path.unlink()
+    notes = scan_geometry(str(tmp_path)).notes
+    assert ("perhaps incomplete" in notes) == (said is not None)
+    if said:
+        assert re.search(said + ".*copy the series anew", notes["perhaps incomplete"])

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from geometries import RAS_TO_LPS, as_itk_reads, grid, header_kinds, same, turned, write_header, write_series
+from geometries import (
+    RAS_TO_LPS,
+    as_itk_reads,
+    grid,
+    header_kinds,
+    same,
+    turned,
+    write_enhanced,
+    write_header,
+    write_series,
+)
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd, SaveImaged, Spacingd
 from nibabel.processing import resample_from_to
@@ -36,6 +46,33 @@ def on_it(scan, result) -> bool:
     """Whether both libraries place a result where they place the scan."""
     in_nibabel = same(nib.load(result).affine, nib.load(scan).affine)
     return in_nibabel and same(as_itk_reads(result), as_itk_reads(scan))
+
+
+def predicted(scan, folder):
+    """The label map of what is above 0, prepared, inverted and saved as the configurations of children do it."""
+    steps = Compose(
+        [
+            LoadScand("image", pixdim=[3, 3, 3]),
+            Orientationd("image", "RAS", labels=None),
+            Spacingd("image", [3, 3, 3], mode="bilinear"),
+        ]
+    )
+    data = steps({"image": str(scan)})
+    data["pred"] = MetaTensor((data["image"].as_tensor() > 0).float(), meta=data["image"].meta)
+    invert = Invertd("pred", steps, "image", nearest_interp=True, to_tensor=True)
+    save = SaveImaged(
+        "pred",
+        output_dir=folder,
+        writer="scripts.data.ScanWriter",
+        output_dtype=np.int16,
+        separate_folder=False,
+        resample=False,
+        print_log=False,
+        output_postfix="seg",
+    )
+    save(invert(data))
+    (written,) = folder.iterdir()
+    return written
 
 
 def test_volumes(scan, tmp_path):
@@ -86,28 +123,7 @@ def test_displacement(scan, tmp_path, moving_kind):
 
 def test_predictions_of_children(scan, tmp_path):
     """As their configurations prepare, invert and save."""
-    steps = Compose(
-        [
-            LoadScand("image", pixdim=[3, 3, 3]),
-            Orientationd("image", "RAS", labels=None),
-            Spacingd("image", [3, 3, 3], mode="bilinear"),
-        ]
-    )
-    data = steps({"image": str(scan)})
-    data["pred"] = MetaTensor((data["image"].as_tensor() > 0).float(), meta=data["image"].meta)
-    invert = Invertd("pred", steps, "image", nearest_interp=True, to_tensor=True)
-    save = SaveImaged(
-        "pred",
-        output_dir=tmp_path / "out",
-        writer="scripts.data.ScanWriter",
-        output_dtype=np.int16,
-        separate_folder=False,
-        resample=False,
-        print_log=False,
-        output_postfix="seg",
-    )
-    save(invert(data))
-    written = tmp_path / "out" / "fixed_seg.nii.gz"
+    written = predicted(scan, tmp_path / "out")
     assert nib.load(written).shape == SIZE
     assert nib.load(written).get_data_dtype() == np.int16
     assert on_it(scan, written)
@@ -164,14 +180,72 @@ def test_a_label_map_of_another_place_is_refused_where_no_check_was_made_before(
     check_label(**case)
 
 
-def test_results_of_a_tilted_series(tmp_path):
-    """ITK refuses them: it would drop the tilt in silence."""
-    write_series(tmp_path / "ct", np.arange(480).reshape(8, 10, 6), (0, 0, 2), (1, 0, 0, 0, 0.94, 0.342))
-    geometry = scan_geometry(str(tmp_path / "ct"))
-    write_nifti(np.zeros((8, 10, 6), np.float32), geometry.affine, tmp_path / "out.nii", geometry)
-    assert same(nib.load(tmp_path / "out.nii").affine, geometry.affine)
-    assert as_itk_reads(tmp_path / "out.nii") is None
-    assert torch.equal(LoadScan()(str(tmp_path / "ct")).affine, torch.as_tensor(geometry.affine))
+OBLIQUE = (0.6, 0.8, 0, 0, 0, -1)
+"""ImageOrientationPatient of turned coronal slices."""
+SERIES = {
+    "ordinary": {},
+    "reversed": {"order": [5, 4, 3, 2, 1, 0]},
+    "in no order": {"order": [3, 0, 5, 1, 4, 2]},
+    "oblique": {"orientation": OBLIQUE, "step": (-1.6, 1.2, 0), "origin": (10, -20, 30)},
+    "downwards": {"step": (0, 0, -2)},
+    "voxels of two sizes": {"pixel": (0.7, 0.9)},
+    "tilted": {"orientation": (1, 0, 0, 0, 0.94, 0.342)},
+    "one of two series": {"SeriesDescription": "T1"},
+    "enhanced": {},
+}
+
+
+@pytest.mark.parametrize("kind", SERIES)
+def test_results_of_dicom_series(kind, tmp_path):
+    """As the standard places each voxel, in nibabel; in ITK as it places the series, or ITK refuses both."""
+    fields, volume = SERIES[kind], np.arange(480, dtype=np.int16).reshape(8, 10, 6) - 100
+    scan = tmp_path / "ct"
+    if kind == "enhanced":
+        scan = scan / "a.dcm"
+        write_enhanced(scan, volume, order=[2, 0, 1, 5, 4, 3])
+        uid = None
+    else:
+        uid = write_series(scan, volume, **fields)
+    if kind == "one of two series":
+        write_series(scan, volume[..., ::-1], step=(0, 0, 5), name="b_{}.dcm", SeriesDescription="T2")
+        scan = scan / "T1"
+    pixel, step = fields.get("pixel", (1, 1)), fields.get("step", (0, 0, 2))
+    orientation = np.array(fields.get("orientation", (1, 0, 0, 0, 1, 0)), dtype=float)
+    across, down = (axis / np.linalg.norm(axis) for axis in (orientation[:3], orientation[3:]))
+    standard = np.eye(4)
+    standard[:3] = np.stack([across * pixel[1], down * pixel[0], step, fields.get("origin", (0, 0, 0))], axis=1)
+    values, geometry = LoadScan()(str(scan)), scan_geometry(str(scan))
+    upside = np.diag([1.0, 1, -1, 1]) + np.eye(4)[:, [3]] @ np.zeros((1, 4))
+    upside[2, 3] = 5
+    flipped = not np.array_equal(values[0], volume)  # slices lie in the order of the normal of their plane
+    to_volume = upside if flipped else np.eye(4)
+    assert np.array_equal(values[0].numpy()[..., ::-1] if flipped else values[0].numpy(), volume)
+    place = RAS_TO_LPS @ standard @ to_volume
+    assert same(geometry.affine, place)
+
+    write_nifti(values[0].numpy(), geometry.affine, tmp_path / "out.nii", geometry)
+    write_displacement(np.zeros((3, *volume.shape)), geometry.affine, tmp_path / "field.nii", geometry, geometry)
+    coarse = place @ np.diag([2, 2, 1, 1])
+    write_nifti(np.zeros((4, 5, 6), np.float32), coarse, tmp_path / "features.nii", geometry)
+    prediction = predicted(scan, tmp_path / "seg")
+    assert same(nib.load(tmp_path / "features.nii").affine, coarse)
+    for path in (tmp_path / "out.nii", tmp_path / "field.nii", prediction):
+        assert same(nib.load(path).affine, place)
+    label = np.asarray(nib.load(prediction).dataobj)
+    assert (label == (values[0].numpy() > 0)).mean() > 0.75  # voxels of 3 mm between
+    if kind == "tilted":
+        assert as_itk_reads(tmp_path / "out.nii") is None
+        assert as_itk_reads(prediction) is None
+        return
+    for path in (tmp_path / "out.nii", tmp_path / "field.nii", prediction):
+        assert same(as_itk_reads(path), place)
+    if uid is not None:  # of an enhanced file ITK alone takes voxels of 1 mm
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "ct"), uid))
+        image, found = reader.Execute(), sitk.ReadImage(str(tmp_path / "out.nii"))
+        for index in ((0, 0, 0), (7, 2, 5), (3, 9, 1)):
+            point = image.TransformIndexToPhysicalPoint(index)
+            assert found[found.TransformPhysicalPointToIndex(point)] == image[index]
 
 
 @pytest.mark.parametrize(
