@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -87,6 +88,17 @@ class Server:
         answer = self.call("POST", f"/infer/{name}", params={"image": image, "output": "image"})
         compressed = answer.content[:2] == b"\x1f\x8b"  # as the scan is
         return nib.Nifti1Image.from_bytes(gzip.decompress(answer.content) if compressed else answer.content)
+
+    def refuses(self, name: str, image: str, message: str) -> bool:
+        """Whether a task's error is in the log: MONAI Label answers any of them by "Internal Server Error" alone."""
+        before = len(self.log.read_text())
+        answer = requests.post(f"{self.url}/infer/{name}", params={"image": image, "output": "image"}, timeout=300)
+        assert answer.status_code == 500
+        for _ in range(60):
+            if re.search(message, self.log.read_text()[before:]):
+                return True
+            time.sleep(0.5)
+        return False
 
     def train(self, name: str) -> None:
         """Train one epoch and wait for the end: 3D Slicer sends every option that it was told of, most as they were."""
