@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The class of the tools' command lines."""
+
+"""What the tools' command lines share; who imports it finds the parent's ``scripts``."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,3 +19,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+Main = Callable[[Sequence[str] | None], None]
+
+
+def command(prog: str) -> Callable[[Main], Callable[[Sequence[str] | None], int]]:
+    """
+    Decorator of a ``main``: a user's mistake ends it with one line.
+
+    Args:
+        prog: its name.
+
+    Returns:
+        a function of the arguments, those of the process by default, that returns the exit code: 0, or 1 for a mistake
+        (2, by ``SystemExit``, for wrong arguments).
+    """
+
+    def decorate(main: Main) -> Callable[[Sequence[str] | None], int]:
+        @functools.wraps(main)
+        def run(argv: Sequence[str] | None = None) -> int:
+            from scripts.errors import InputError  # here: not every command needs what it loads
+
+            try:
+                main(argv)
+            except InputError as error:
+                print(f"{prog}: error: {error}", file=sys.stderr)
+                return 1
+            return 0
+
+        return run
+
+    return decorate

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from command import Parser
+from command import Parser, command
 from scripts.data import fingerprint
 from scripts.files import write_text
 
@@ -38,16 +38,9 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
-
-    Returns:
-        the exit code.
-    """
+@command("list_training_scans")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
     parser = Parser(prog="list_training_scans", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a pre-training run")
     parser.add_argument("out", type=Path, help="the table to write")
@@ -62,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     writer.writerows(rows)
     write_text(text.getvalue(), args.out)
     print(f"{len(rows)} scans that were trained on: {args.out}")
-    return 0
 
 
 if __name__ == "__main__":

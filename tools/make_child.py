@@ -16,13 +16,9 @@ from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
 from child.modules import write_scripts
 from child.weights import PRETRAINED, write_start
-from command import Parser
+from command import Parser, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "bundle"))
-
-from scripts.errors import InputError  # noqa: E402
-
 CHILD = Path(__file__).parent / "child"
 DESCRIPTIONS = CHILD / "descriptions"
 BUNDLE = REPOSITORY / "bundle"
@@ -192,36 +188,24 @@ def read_card(name: str) -> dict[str, Any]:
     return json.loads((CHILD / "cards" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
-
-    Returns:
-        the exit code.
-    """
+@command("make_child")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
     parser = command_line()
     args = parser.parse_args(argv)
-    try:
-        if args.all:
-            make_all(args.out)
-            return 0
-        if args.dataset is None or args.name is None:
-            parser.error("DATASET and NAME are needed (or --all)")
-        if not re.fullmatch(rf"[a-z0-9]+(_[a-z0-9]+)+_({'|'.join(TASKS)})", args.name) or "_v" in args.name:
-            parser.error(
-                f"NAME is <organ>_<modality>_segmentation or ..._classification in lower case without '_v', not "
-                f"'{args.name}'"
-            )
-        if (args.out / args.name).exists() and not (args.force or args.describe):
-            parser.error(f"{args.out / args.name} exists: pass --force to make it again")
-        _make(args)
-    except InputError as error:
-        print(f"make_child: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if args.all:
+        make_all(args.out)
+        return
+    if args.dataset is None or args.name is None:
+        parser.error("DATASET and NAME are needed (or --all)")
+    if not re.fullmatch(rf"[a-z0-9]+(_[a-z0-9]+)+_({'|'.join(TASKS)})", args.name) or "_v" in args.name:
+        parser.error(
+            f"NAME is <organ>_<modality>_segmentation or ..._classification in lower case without '_v', not "
+            f"'{args.name}'"
+        )
+    if (args.out / args.name).exists() and not (args.force or args.describe):
+        parser.error(f"{args.out / args.name} exists: pass --force to make it again")
+    _make(args)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command import Parser
+from command import Parser, command
 from monai.bundle import ConfigParser
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
 from scripts.data import Fingerprint, GridPlan, find_scans
 from scripts.errors import InputError
 from scripts.training import ModelLoader
@@ -118,24 +115,12 @@ def make(studies: str, out: Path, labels: Sequence[str], model: Path, refine: in
     return folder
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
-
-    Returns:
-        the exit code.
-    """
+@command("make_label_task")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
     args = _parser().parse_args(argv)
-    try:
-        folder = make(args.studies, args.out, args.labels, args.model, args.refine)
-    except InputError as error:
-        print(f"make_label_task: error: {error}", file=sys.stderr)
-        return 1
+    folder = make(args.studies, args.out, args.labels, args.model, args.refine)
     print(f"{folder}: start the server with --conf models {NAME}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from child.weights import write_missing
-from command import Parser
+from command import Parser, command
+from scripts.errors import InputError
 from zoo.archive import LARGE, check_zip, read_folder, write_zip
 from zoo.code import import_code
 from zoo.files import METADATA, REPOSITORY, check_files
-
-from scripts.errors import InputError  # isort: skip
 
 RELEASES = "https://github.com/Project-MONAI/model-zoo/releases/download/hosting_storage_v1"
 
@@ -71,34 +70,22 @@ def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int
     return full, entry, len(content)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
-
-    Returns:
-        the exit code.
-    """
+@command("make_zoo")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
     args = _parser().parse_args(argv)
     bundles = args.bundles or [REPOSITORY / "bundle", *sorted((REPOSITORY / "downstream").glob("*/"))]
-    try:
-        if args.check:
-            metadata = check_zip(args.check, args.checksum, args.model_info)
-            print(f"{args.check}: {metadata['name']} {metadata['version']} is complete and fits this machine")
-            return 0
-        args.out.mkdir(parents=True, exist_ok=True)
-        model_info = {}
-        for folder in bundles:
-            full, model_info[full], size = release(folder, args.out, args.url)
-            print(f"{size / 1e6:8.2f} MB  {args.out / full}.zip")
-        text = json.dumps(model_info, indent=4) + "\n"
-        (args.out / "model_info.json").write_text(text, encoding="utf-8")
-    except InputError as error:
-        print(f"make_zoo: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if args.check:
+        metadata = check_zip(args.check, args.checksum, args.model_info)
+        print(f"{args.check}: {metadata['name']} {metadata['version']} is complete and fits this machine")
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    model_info = {}
+    for folder in bundles:
+        full, model_info[full], size = release(folder, args.out, args.url)
+        print(f"{size / 1e6:8.2f} MB  {args.out / full}.zip")
+    text = json.dumps(model_info, indent=4) + "\n"
+    (args.out / "model_info.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

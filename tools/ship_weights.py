@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from child.weights import PRETRAINED
-from command import Parser
+from command import Parser, command
 from make_child import CHILD, REPOSITORY, InputError, as_text, committed, make_all, read_card
 
 SOFTWARE = ("torch", "monai", "numpy")
@@ -118,16 +118,9 @@ def measure(name: str, made: Mapping[str, Any], data: Path, runs: Path) -> dict[
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command.
-
-    Args:
-        argv: its arguments, those of the process by default.
-
-    Returns:
-        the exit code.
-    """
+@command("ship_weights")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
     parser = Parser(prog="ship_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", metavar="NAME", nargs="*", help="children (default: all that are trained)")
     default = Path(os.environ.get("GVSL_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -139,22 +132,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in args.names if name not in trained]
     if unknown:
         parser.error(f"no trained child is called {unknown[0]}: {', '.join(trained)}")
-    try:
-        for name in args.names or trained:
-            runs = args.out / name
-            before = read_card(name)
-            made = {key: before[key] for key in ("command", "pretrained_sha256") if key in before}
-            if not args.measure:
-                pretrained = hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
-                made = {"command": train(name, trained[name], args.data, runs), "pretrained_sha256": pretrained}
-            card = measure(name, trained[name], args.data, runs) | made
-            (CHILD / "cards" / f"{name}.json").write_text(as_text(card), encoding="utf-8")
-            print(f"{name}: its card is written")
-        make_all(REPOSITORY / "downstream")
-    except InputError as error:
-        print(f"ship_weights: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    for name in args.names or trained:
+        runs = args.out / name
+        before = read_card(name)
+        made = {key: before[key] for key in ("command", "pretrained_sha256") if key in before}
+        if not args.measure:
+            pretrained = hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
+            made = {"command": train(name, trained[name], args.data, runs), "pretrained_sha256": pretrained}
+        card = measure(name, trained[name], args.data, runs) | made
+        (CHILD / "cards" / f"{name}.json").write_text(as_text(card), encoding="utf-8")
+        print(f"{name}: its card is written")
+    make_all(REPOSITORY / "downstream")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
 import pytest
 from list_training_scans import main
@@ -46,3 +48,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path), str(tmp_path / "out.csv")])
     assert "holds no scans.csv" in capsys.readouterr().err
+
+
+def test_from_the_command_line(repository, tmp_path):
+    """It found no ``scripts`` outside the tests."""
+    command = [sys.executable, str(repository / "tools" / "list_training_scans.py"), "nowhere", "table.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("give the --output_dir of a pre-training run")

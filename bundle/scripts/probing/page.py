@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from ..evaluation.report import STYLE, figure_tag, image_tag, label_centre, number, outline_pictures, table
+from ..evaluation.report import figure_tag, image_tag, label_centre, number, outline_pictures, table, whole_page
 from .figures import COMPARED, curve_figure, intervals_figure
 
 TEMPLATE = Path(__file__).with_name("page_template.html")
@@ -34,13 +32,12 @@ def probe_page(result: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     sections = [_labelled(result, pictures)] if "verdict" in result else []
     sections += [_scan_level(result["scan_level"])] if "scan_level" in result else []
     rows = [(name, str(value)) for name, value in result["settings"].items()]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        style=STYLE.read_text(encoding="utf-8"),
-        date=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
-        headline=_headline(result),
-        sections="\n".join(sections),
-        settings=table(["setting", "value"], rows, "What was run", "wraps"),
-    )
+    parts = {
+        "headline": _headline(result),
+        "sections": "\n".join(sections),
+        "settings": table(["setting", "value"], rows, "What was run", "wraps"),
+    }
+    return whole_page(TEMPLATE, "GVSL probe: will it help?", parts, "Will these weights help on these scans?")
 
 
 def _interval(found: Mapping[str, Any]) -> str:

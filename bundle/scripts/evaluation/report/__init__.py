@@ -2,7 +2,7 @@
 """The report page: pictures and tables in one HTML file."""
 
 from .carried_page import CarriedPage
-from .html import STYLE, change, data_uri, figure_tag, flexible, folded, image_tag, number, table
+from .html import change, data_uri, figure_tag, flexible, folded, image_tag, number, table, whole_page
 from .outlines import label_centre, outline_pictures, outlines
 from .page import Report
 from .pair_volumes import pair_volumes
@@ -33,7 +33,6 @@ from .tables import (
 
 __all__ = [
     "DOUBTFUL",
-    "STYLE",
     "CarriedPage",
     "Report",
     "as_volume",
@@ -69,4 +68,5 @@ __all__ = [
     "shown_planes",
     "structure_tables",
     "table",
+    "whole_page",
 ]

@@ -6,10 +6,8 @@ from __future__ import annotations
 import colorsys
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from ...matching.label_propagation import CORRECTED
 from ...matching.match_table import read_rows
 from ...matching.vote_labels import CONFIDENCE, TABLE
 from ...spatial.smoothing import gaussian
-from .html import STYLE, figure_tag, number
+from .html import figure_tag, number, whole_page
 from .outlines import edges, label_centre
 from .planes import plane_pictures
 
@@ -78,8 +76,6 @@ class CarriedPage:
         }
         first = "".join(f"<li><b>{escape(row['result'])}</b>: {escape(reason(row))}</li>" for row in open_rows[:FIRST])
         sections = {
-            "style": STYLE.read_text(encoding="utf-8"),
-            "date": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
             "tiles": "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles.items()),
             "first": first,
             "corrected": escape(str(self.folder / CORRECTED)),
@@ -87,7 +83,7 @@ class CarriedPage:
                 self._result(place, row, record.get(row["result"], [""])[0]) for place, row in enumerate(rows, 1)
             ),
         }
-        return Template(self.template.read_text(encoding="utf-8")).substitute(sections)
+        return whole_page(self.template, "Labels carried over", sections)
 
     def _rows(self) -> list[dict[str, str]]:
         """Of the table, the most doubtful first; those whose files are gone are left out."""

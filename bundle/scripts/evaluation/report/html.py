@@ -7,8 +7,10 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -17,8 +19,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-STYLE = Path(__file__).with_name("style.css")
+FRAME, STYLE = (Path(__file__).with_name(name) for name in ("frame.html", "style.css"))
 """Of every page."""
+
+
+def whole_page(template: Path, title: str, sections: Mapping[str, str], heading: str | None = None) -> str:
+    """
+    Args:
+        template: HTML of a page from below its date on, to the end of its body; ``$name`` stands for a section.
+        title: of the page, plain text.
+        sections: HTML by name.
+        heading: plain text; the title without one.
+
+    Returns:
+        a page that needs no other file. Scripts run in it where its template has one.
+    """
+    text = template.read_text(encoding="utf-8")
+    return Template(FRAME.read_text(encoding="utf-8")).substitute(
+        scripts="; script-src 'unsafe-inline'" if "<script>" in text else "",
+        style=STYLE.read_text(encoding="utf-8"),
+        title=escape(title),
+        heading=escape(heading or title),
+        date=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
+        body=Template(text).substitute(sections),
+    )
 
 
 def data_uri(picture: Image.Image | Figure) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from ...plots import curves_figure
 from ..clustering import embedding
 from ..evaluation import Evaluation
 from ..structures import shown_groups
-from .html import STYLE, figure_tag, folded, image_tag, table
+from .html import figure_tag, folded, image_tag, table, whole_page
 from .pair_volumes import pair_volumes
 from .pictures import coloured_subjects, pair_section
 from .planes import embedding_figure
@@ -86,9 +84,6 @@ class Report:
         pairs = named_pairs(evaluation.pairs)
         run = provenance(self.model, self.settings, str(device))
         sections = {
-            "style": STYLE.read_text(encoding="utf-8"),
-            "title": escape(self.title),
-            "date": f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
             "headline": headline(evaluation),
             "measures": table(["measure", "before \u2192 after"], measure_rows(evaluation), "Measures"),
             "structures": structure_tables(evaluation.summary["structures"]),
@@ -102,7 +97,7 @@ class Report:
             "curves": self._curves(),
             "provenance": table(["setting", "value"], run, "What was run", "wraps"),
         }
-        return Template(self.template.read_text(encoding="utf-8")).substitute(sections)
+        return whole_page(self.template, self.title, sections)
 
     def _left_out(self) -> str:
         seen = self.evaluation.summary["trained_on"]
