@@ -206,11 +206,12 @@ def updated(document: str) -> str:
     text = path.read_text(encoding="utf-8")
     for name, made in DOCUMENTS[document].items():
         pattern = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- {name} ends -->)", re.DOTALL)
-        if not pattern.search(text):
+        place = pattern.search(text)
+        if place is None:
             raise InputError(
                 f"{path} has no place for the table '{name}': add <!-- {name}: --> and <!-- {name} ends -->"
             )
-        text = pattern.sub(lambda found, made=made: f"{found[1]}{made()}\n{found[2]}", text)
+        text = f"{text[: place.end(1)]}{made()}\n{text[place.start(2) :]}"
     return text
 
 
