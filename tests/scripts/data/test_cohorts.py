@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -37,12 +39,14 @@ class TestFindCohorts:
     def test_one_value_serves_all(self, two):
         assert {(scan["subject"] in "AB", scan["zoom"]) for scan in find_cohorts(two, "site", 2)} == {(True, 2.0)}
 
-    def test_what_was_found_good_is_remembered_of_each(self, two, tmp_path, capfd):
+    def test_what_was_found_good_is_remembered_of_each(self, two, tmp_path, monkeypatch):
         """The second start reads no scan again, though both folders share the record."""
-        find_cohorts(two, cache_dir=str(tmp_path))
-        assert "Checking scans" in capfd.readouterr().err
-        find_cohorts(two, cache_dir=str(tmp_path))
-        assert "Checking scans" not in capfd.readouterr().err
+        module, read = import_module("scripts.data.find_scans"), []
+        check = module.inspect_scan
+        monkeypatch.setattr(module, "inspect_scan", lambda *args, **more: (read.append(args), check(*args, **more))[1])
+        found = find_cohorts(two, cache_dir=str(tmp_path))
+        assert len(read) == len(found)
+        assert len(find_cohorts(two, cache_dir=str(tmp_path))) == len(read)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
