@@ -9,7 +9,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
@@ -21,10 +21,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-Main = Callable[[Sequence[str] | None], None]
+class Main(Protocol):
+    """What a command does with its arguments, those of the process by default."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
 
 
-def command(prog: str) -> Callable[[Main], Callable[[Sequence[str] | None], int]]:
+class Command(Protocol):
+    """The same, with the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def command(prog: str) -> Callable[[Main], Command]:
     """
     Decorator of a ``main``: a user's mistake ends it with one line.
 
@@ -36,7 +45,7 @@ def command(prog: str) -> Callable[[Main], Callable[[Sequence[str] | None], int]
         (2, by ``SystemExit``, for wrong arguments).
     """
 
-    def decorate(main: Main) -> Callable[[Sequence[str] | None], int]:
+    def decorate(main: Main) -> Command:
         @functools.wraps(main)
         def run(argv: Sequence[str] | None = None) -> int:
             from scripts.errors import InputError  # here: not every command needs what it loads

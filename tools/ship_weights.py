@@ -23,7 +23,8 @@ from typing import Any
 
 from child.weights import PRETRAINED
 from command import Parser, command
-from make_child import CHILD, REPOSITORY, InputError, as_text, committed, make_all, read_card
+from make_child import CHILD, REPOSITORY, as_text, committed, make_all, read_card
+from scripts.errors import InputError
 
 SOFTWARE = ("torch", "monai", "numpy")
 

@@ -175,8 +175,9 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | N
         if missing:
             raise InputError(f'{dataset} describes data that are elsewhere: its "settings" lack {", ".join(missing)}')
     else:
-        options = {"min_subjects": 1, "channels": len(channels), "has_options": False}
-        scans = find_scans(str(dataset), skip_bad=True, **options)  # refuses a dataset.json that is not valid
+        scans = find_scans(  # refuses a dataset.json that is not valid
+            str(dataset), skip_bad=True, min_subjects=1, channels=len(channels), has_options=False
+        )
         fingerprint = Fingerprint([{"image": scan["image"]} for scan in scans])
         measured, why = _from_scans(fingerprint, task, {**stated, **given}, memory)
         settings, reasons = {**settings, **measured}, {**reasons, **why}
