@@ -61,7 +61,8 @@ def carry(match: BundleMatch, atlas: Scan, scan: Scan) -> Carried:
     field = match(match.prepare(scan, atlas)).double()
     found = resample(atlas.label, atlas.affine, field, scan.affine, mode="nearest").float()
     dice = float(label_dice(found[None], scan.label[None]))
-    return Carried(*(along_ras(volume, scan.affine) for volume in (scan.image, scan.label, found)), dice)
+    image, truth, carried = (along_ras(volume, scan.affine) for volume in (scan.image, scan.label, found))
+    return Carried(image, truth, carried, dice)
 
 
 def shown_plane(label: np.ndarray) -> tuple[int, tuple[slice, slice]]:
@@ -165,8 +166,8 @@ def main(arguments: list[str] | None = None) -> None:
     for scan in others:
         carried.append(carry(match, atlas, scan))
         print(f"{Path(scan.path).name}: Dice {carried[-1].dice:.3f}", flush=True)
-    own = along_ras(atlas.image, atlas.affine), *[along_ras(atlas.label, atlas.affine)] * 2
-    save(picture(Carried(*own, 1.0), carried, structures["names"]), given.out)
+    image, label = (along_ras(volume, atlas.affine) for volume in (atlas.image, atlas.label))
+    save(picture(Carried(image, label, label, 1.0), carried, structures["names"]), given.out)
     print(
         f"written to {given.out}: Dice {np.mean([one.dice for one in carried]):.3f} on {len(carried)} scans", flush=True
     )
