@@ -168,7 +168,7 @@ def survey(
         | {"subject": _subject(item, folder, subject_key), "kind": item.get("kind", "")}
         for item in usable
     ]
-    join_copies(scans, good)
+    join_copies(scans, good, min_subjects)
     subjects = {scan["subject"] for scan in scans}
     if len(subjects) < min_subjects:
         raise InputError(

@@ -57,14 +57,16 @@ def test_no_pair_of_copies_and_no_copy_held_back(folder):
     assert not any(pair <= copies for pair in drawn)
 
 
-def test_all_scans_of_subjects_that_share_a_copy_are_one_subject(tmp_path):
+def test_all_scans_of_subjects_that_share_a_copy_are_one_subject(tmp_path, capsys):
     for subject, seeds in {"a": (0, 1), "b": (1, 2), "c": (2, 3), "d": (4, 5)}.items():
         for number, seed in enumerate(seeds):
             write_nifti(tmp_path / subject / f"{number}.nii.gz", values(seed))
     scans = find_scans(str(tmp_path), subject_key="^[a-d]")
     assert {scan["image"].split("/")[-2]: scan["subject"] for scan in scans} == dict.fromkeys("abc", "a") | {"d": "d"}
-    with pytest.raises(InputError, match=r"2 subject\(s\); 3 subjects or more are needed"):
-        find_scans(str(tmp_path), subject_key="^[a-d]", min_subjects=3)
+    capsys.readouterr()
+    scans = find_scans(str(tmp_path), subject_key="^[a-d]", min_subjects=3)
+    assert {scan["subject"] for scan in scans} == set("abcd"), "too few would be left"
+    assert "each keeps its subject, or less than 3 are left" in capsys.readouterr().out
 
 
 def test_dicom_series_and_volumes(tmp_path):
@@ -83,6 +85,13 @@ def test_a_folder_within_another(folder, tmp_path, capsys):
     scans = find_cohorts([str(folder), str(tmp_path / "more")])
     assert len(scans) == 8 + 3
     assert "left out 8, as" in capsys.readouterr().out
+
+
+def test_two_folders_of_the_same_scans(folder, tmp_path, capsys):
+    """Nothing would be left of the second: it stays, with a line."""
+    shutil.copytree(folder, tmp_path / "again")
+    assert len(find_cohorts([str(folder), str(tmp_path / "again")])) == 16
+    assert "they are kept, or less than 2 subjects of this folder are left" in capsys.readouterr().out
 
 
 def test_tables_know_copies_by_their_own_names(folder):
