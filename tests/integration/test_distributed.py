@@ -76,18 +76,18 @@ def history(folder: Path) -> list[dict[str, float]]:
 
 def test_two_processes_train_what_one_trains(run, tmp_path):
     """
-    Half the batch each: losses, measures and weights are equal up to the rounding of sums (1e-4 of their size, 1e-3 for
-    what is matched by then); files are written once, and what is measured is measured on the pairs of both. With
-    heads whose maps are continuous: rounding alone moves nearest places. Known maps: means over a process' own pairs.
+    Half the batch each: losses, measures and weights are equal up to the rounding of sums (1e-4 of their size in the
+    first epoch, 2e-3 later, 1e-3 for what is matched; each step adds its own); files are written once, and what is
+    measured is measured on the pairs of both. With heads whose maps are continuous: rounding alone moves nearest places.
     """
     two = tmp_path / "two"
     run(two, overlays=("correlation_head",))
     tmp_path = tmp_path / "one"
     run(tmp_path, processes=1, batch_size=2, overlays=("correlation_head",))
-    for alone, together in zip(history(tmp_path), history(two), strict=True):
+    for epoch, (alone, together) in enumerate(zip(history(tmp_path), history(two), strict=True)):
         for name in ("dice_after", "ncc_after"):
             assert together.pop(name) == pytest.approx(alone.pop(name), rel=1e-3)
-        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+        assert together == pytest.approx(alone, rel=2e-3 if epoch else 1e-4, abs=1e-5)
     first, second = (load_file(folder / "checkpoint.pt")["network"] for folder in (tmp_path, two))
     assert list(first) == list(second)
     for name, weight in first.items():
