@@ -12,7 +12,6 @@ given besides, ``--id value``, goes to ``inference.json``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,9 @@ from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from comparison.bundle_match import Pair, options_of
-from comparison.matched_sets import MatchedSet, write_rows
-from comparison.scans import PARTS, Scan
-from robustness import PLAN
-from scripts.data import read_json
+from comparison.bundle_match import Pair
+from comparison.matched_sets import MatchedSet, begin, write_rows
+from comparison.scans import Scan
 from scripts.errors import show_one_line
 from scripts.files import write_text
 from scripts.losses import LocalNCCLoss
@@ -138,16 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: its arguments, those of the process by default.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--out", type=Path, required=True, help="folder, made if missing")
-    parser.add_argument("--plan", type=Path, default=PLAN, help="sets, and how pairs are spoiled")
-    parser.add_argument("--pairs", type=int, default=4, help="pairs of each set")
-    parser.add_argument("--subjects", choices=PARTS, default="held_back", help="which: choices are made on 'choosing'")
-    given, rest = parser.parse_known_args(arguments)
-    options, plan = options_of(rest), read_json(given.plan)
-    torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
+    given, options, plan = begin(__doc__, arguments)
     rows: list[Row] = list(read_rows(given.out / "doubtful.csv"))
     sets = [MatchedSet.of(name, plan, given.data, given.subjects, options) for name in plan["sets"]]
     pairs = [one.pairs(given.pairs) for one in sets]

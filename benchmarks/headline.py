@@ -14,7 +14,7 @@ import argparse
 import io
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import nibabel as nib
@@ -25,10 +25,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from comparison.bundle_match import BUNDLE, BundleMatch
+from comparison.bundle_match import BUNDLE, BundleMatch, options_of
 from comparison.scans import Scan, labelled_scans, read_scan_of
-from scripts.command_line import as_fire_reads
-from scripts.errors import InputError, show_one_line
+from scripts.errors import show_one_line
 from scripts.evaluation import described_structures, label_dice
 from scripts.evaluation.report.outlines import edges, label_centre
 from scripts.files import write_atomically
@@ -152,11 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--merged_labels", help="entry of dataset.json that merges label codes")
     parser.add_argument("--scans", type=int, default=10, help="scans to carry the labels to, at most")
     given, rest = parser.parse_known_args(arguments)
-    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
-        raise InputError(f"{' '.join(rest)} is no list of options: give --id value")
-    options: dict[str, Any] = {
-        name[2:]: as_fire_reads(value) for name, value in zip(rest[::2], rest[1::2], strict=True)
-    }
+    options = options_of(rest)
     torch.set_num_threads(1)
     scans = labelled_scans(given.data, None, "held_back")
     structures = described_structures(str(given.data), scans, given.merged_labels)

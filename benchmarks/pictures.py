@@ -33,13 +33,12 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
-from comparison.matched_sets import MatchedSet
+from comparison.matched_sets import PLAN, MatchedSet
 from comparison.methods import centres
 from comparison.scans import PARTS, Scan, labelled_scans, read_scan_of
 from comparison.scoring import score
 from comparison.tables import figure as dice_figure
 from comparison.tables import title_of
-from robustness import PLAN
 from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import described_structures

@@ -11,7 +11,6 @@ besides, ``--id value``, goes to ``inference.json``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,17 +22,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from comparison.bundle_match import options_of
 from comparison.known_maps import known_map, moved, what_is_left
-from comparison.matched_sets import MatchedSet, write_rows
-from comparison.scans import PARTS, Scan
-from scripts.data import read_json
+from comparison.matched_sets import MatchedSet, begin, write_rows
+from comparison.scans import Scan
 from scripts.errors import show_one_line
 from scripts.files import write_text
 from scripts.matching.match_table import read_rows
 from scripts.spatial import tissue
 
-PLAN = Path(__file__).with_name("robustness.json")
 MEASURES = ("degrees", "scale", "shift", "mm", "agreement", "inliers", "cpu_seconds")
 Row = dict[str, Any]
 
@@ -88,16 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: its arguments, those of the process by default.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--out", type=Path, required=True, help="folder, made if missing")
-    parser.add_argument("--plan", type=Path, default=PLAN, help="sets and motions")
-    parser.add_argument("--pairs", type=int, default=4, help="pairs of each set")
-    parser.add_argument("--subjects", choices=PARTS, default="held_back", help="which: choices are made on 'choosing'")
-    given, rest = parser.parse_known_args(arguments)
-    options, plan = options_of(rest), read_json(given.plan)
-    given.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
+    given, options, plan = begin(__doc__, arguments)
     rows: list[Row] = list(read_rows(given.out / "robustness.csv"))
     for name in plan["moved"]:
         one = MatchedSet.of(name, plan, given.data, given.subjects, options)

@@ -22,6 +22,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 from scipy.ndimage import gaussian_filter, shift
+from warm_start import run_warm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = 24
@@ -216,15 +217,7 @@ def run_bundle(repository: Path) -> Callable[..., subprocess.CompletedProcess[st
         given = {"bundle_root": repository / "bundle", "config_file": repository / "bundle/configs/train.json"}
         given |= {**TINY, **options}
         arguments = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
-        return subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", *arguments],
-            cwd=cwd,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return run_warm(["-m", "monai.bundle", "run", *arguments], cwd)
 
     return run
 

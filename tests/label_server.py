@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 import requests
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from warm_start import run_warm
 
 CHILDREN = {"plain_mr_segmentation": {1: 1, 2: 2}, "coded_mr_segmentation": {2: 1, 5: 2}}
 """Class numbers by the codes of the label files; in the second one class's code is the other's number."""
@@ -56,15 +56,8 @@ def write(path: Path, volume: np.ndarray) -> None:
 def bundle_run(bundle: Path, config: str, **settings: Any) -> None:
     """The command a user types."""
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options],
-        cwd=bundle,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
+    typed = ("-m", "monai.bundle", "run", "--config_file", f"configs/{config}.json", *options)
+    done = run_warm(typed, bundle, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

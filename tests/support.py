@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from warm_start import run_warm
 
 
 def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray | None = None) -> None:
@@ -93,13 +94,12 @@ def run_bundle(
     folder = bundle / "configs" if cwd else Path("configs")
     settings = {"config_file": [str(folder / f"{name}.json") for name in names], **settings}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    typed = ("-m", "monai.bundle", "run", *options)
+    if processes == 1:
+        return run_warm(typed, cwd or bundle, environment)
     return subprocess.run(
-        [
-            sys.executable,
-            *(TORCHRUN if processes > 1 else ()),
-            *("-m", "monai.bundle", "run"),
-            *(part for name, value in settings.items() for part in (f"--{name}", str(value))),
-        ],
+        [sys.executable, *TORCHRUN, *typed],
         cwd=cwd or bundle,
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,

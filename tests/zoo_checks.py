@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, load, verify_net_in_out
 from monai.utils import set_determinism
+from warm_start import run_warm
 
 FEW = {"epochs": 1, "epoch_length": 2, "batch_size": 1, "cache_rate": 0.0, "num_workers": 0}
 PARENT = {"spatial_size": [16, 16, 16], "pixdim": [1.0, 1.0, 1.0]}
@@ -132,14 +132,8 @@ def run(name: str, **settings: Any) -> str:
     """The command a user types, standing in the bundle; returns what it prints."""
     options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(name)), *options],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    typed = ("-m", "monai.bundle", "run", "--config_file", str(config_files(name)), *options)
+    done = run_warm(typed, environment=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
+from scripts.data import read_json
 from scripts.files import write_text
 
-from .bundle_match import BUNDLE, BundleMatch
-from .scans import Scan, labelled_scans, list_pairs_of, read_scan_of
+from .bundle_match import BUNDLE, BundleMatch, options_of
+from .scans import PARTS, Scan, labelled_scans, list_pairs_of, read_scan_of
+
+PLAN = BUNDLE.parent / "benchmarks" / "robustness.json"
+
+
+def begin(description: str | None, arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any], Any]:
+    """
+    Begin a command that measures matches on the sets.
+
+    Args:
+        description: of the command.
+        arguments: its arguments, those of the process by default.
+
+    Returns:
+        what was given, with the folder ``out`` made; the options of the match; the plan.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder, made if missing")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="sets, and what is done to their scans")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of each set")
+    parser.add_argument("--subjects", choices=PARTS, default="held_back", help="which: choices are made on 'choosing'")
+    given, rest = parser.parse_known_args(arguments)
+    options, plan = options_of(rest), read_json(given.plan)
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    return given, options, plan
 
 
 @dataclass

@@ -5,9 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -15,6 +12,7 @@ import run_evidence
 import torch
 from evidence import results
 from evidence.plan import list_units, read_plan
+from warm_start import run_warm
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +42,8 @@ def quick(repository, cohort, tmp_path_factory):
     (folder / "plan.json").write_text(json.dumps(plan))
 
     def run(*options):
-        return subprocess.run(
-            [
-                *(sys.executable, repository / "benchmarks" / "run_evidence.py", "--quick"),
-                *("--data", folder / "sets", "--out", folder / "out", "--plan", folder / "plan.json", *options),
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
+        given = ("--data", folder / "sets", "--out", folder / "out", "--plan", folder / "plan.json", *options)
+        return run_warm((repository / "benchmarks" / "run_evidence.py", "--quick", *given), timeout=1200)
 
     return folder / "out", run
 

@@ -15,6 +15,7 @@ import robustness
 import torch
 from comparison.bundle_match import BUNDLE, BundleMatch
 from comparison.known_maps import known_map, moved, what_is_left
+from comparison.matched_sets import PLAN
 from comparison.scans import labelled_scans, read_scan_of
 from PIL import Image
 from scripts.data import read_json
@@ -45,7 +46,7 @@ def labelled(anatomy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(labelled, tmp_path_factory):
-    content = read_json(robustness.PLAN)
+    content = read_json(PLAN)
     place = {"code": 1, "name": "bright", "plane": "axial"}
     sets = {
         name: {"folder": name, "subject_key": None, "place": place, "options": OPTIONS} for name in ("one", "other")

@@ -78,7 +78,7 @@ def test_two_processes_train_what_one_trains(run, tmp_path):
     """
     Half the batch each: losses, measures and weights are equal up to the rounding of sums (1e-4 of their size in the
     first epoch, 2e-3 later, 1e-3 for what is matched; each step adds its own); files are written once, and what is
-    measured is measured on the pairs of both. With heads whose maps are continuous: rounding alone moves nearest places.
+    measured is measured on the pairs of both. With heads whose maps are continuous: rounding moves the nearest place.
     """
     two = tmp_path / "two"
     run(two, overlays=("correlation_head",))

@@ -29,6 +29,7 @@ import zoo_checks
 from make_child import committed
 from monai.bundle import ConfigParser, verify_metadata
 from support import write_nifti
+from warm_start import run_warm
 from zoo.files import REPOSITORY, SCHEMA
 
 FOLDERS = [REPOSITORY / "bundle", *sorted((REPOSITORY / "downstream").glob("*/"))]
@@ -173,8 +174,7 @@ def test_commands_as_typed(dist: Path, url: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def command(cwd: Path, *words: str) -> None:
-        line = [sys.executable, "-m", "monai.bundle", *words]
-        done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        done = run_warm(("-m", "monai.bundle", *words), cwd, environment, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
 
     command(tmp_path, "download", "--name", PARENT, "--url", f"{url}/{package}.zip", "--bundle_dir", ".")
@@ -188,8 +188,7 @@ def test_a_bundle_for_another_torch_says_so(downloaded: dict[str, Path], tmp_pat
     bundle = shutil.copytree(downloaded[PARENT], tmp_path / PARENT)
     path = bundle / "configs" / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"supported_versions": {"torch": ">=99"}}))
-    line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
-    done = subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=900, check=False)
+    done = run_warm(("-m", "monai.bundle", "run", "--config_file", "configs/train.json"), bundle)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from scripts.networks import (
     group_norm,
 )
 from torch import nn
+from warm_start import run_warm
 
 UNEQUAL = (8, 16, 24, 32, 40)
 EQUAL = (8, 9, 8, 10, 8)
@@ -197,10 +196,9 @@ def test_unusable_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_command_as_typed(tmp_path: Path) -> None:
     torch.save(trained().state_dict(), tmp_path / "in.pt")
-    command = [sys.executable, str(export_backbone.__file__)]
-    done = subprocess.run([*command, "in.pt", "out.pt"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_warm((export_backbone.__file__, "in.pt", "out.pt"), tmp_path)
     assert (done.returncode, done.stdout.count("written")) == (0, 2), done.stderr
-    wrong = subprocess.run([*command, "a", "b", "--format", "c"], capture_output=True, text=True, check=False)
+    wrong = run_warm((export_backbone.__file__, "a", "b", "--format", "c"))
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("export_backbone: error: argument --format: invalid choice: 'c'")
     assert wrong.stderr.count("\n") == 1

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from import_official_weights import UNET
 from scripts.networks import RestorationHead, UNetBackbone, find_weights
 from scripts.training import load_weights
 from torch.nn import functional
+from warm_start import run_warm
 
 WIDTHS = (8, 16, 24, 32, 40)
 Weights = dict[str, torch.Tensor]
@@ -268,9 +267,8 @@ def test_unusable_files_are_refused(
 
 def test_command_as_typed(tmp_path: Path) -> None:
     torch.save(released_unet(), tmp_path / "in.pth")
-    command = [sys.executable, str(import_official_weights.__file__)]
-    done = subprocess.run([*command, "in.pth", "out.pt"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_warm((import_official_weights.__file__, "in.pth", "out.pt"), tmp_path)
     assert (done.returncode, done.stdout.count("72 of 72")) == (0, 1), done.stderr
-    wrong = subprocess.run([*command, "in.pth"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    wrong = run_warm((import_official_weights.__file__, "in.pth"), tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr == "import_official_weights: error: the following arguments are required: OUT\n"

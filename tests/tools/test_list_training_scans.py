@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 
 import pytest
 from list_training_scans import main
 from scripts.data import fingerprint, seen_scans, trained_on
 from scripts.training import write_settings
+from warm_start import run_warm
 
 
 @pytest.fixture
@@ -52,7 +51,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
 
 def test_from_the_command_line(repository, tmp_path):
     """It found no ``scripts`` outside the tests."""
-    command = [sys.executable, str(repository / "tools" / "list_training_scans.py"), "nowhere", "table.csv"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_warm((repository / "tools" / "list_training_scans.py", "nowhere", "table.csv"), tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("give the --output_dir of a pre-training run")

@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ import zoo.files
 from monai.apps.utils import HashCheckError, check_hash
 from monai.bundle import download_large_files
 from scripts.errors import InputError
+from warm_start import run_warm
 from zoo.archive import check_zip, read_folder, read_zip, write_zip
 from zoo.files import check_files
 
@@ -351,10 +350,9 @@ class TestCheck:
 
 
 def test_command_as_typed(bundle: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(make_zoo.__file__), str(bundle), "--out", "dist"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_warm((make_zoo.__file__, bundle, "--out", "dist"), tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "dist" / f"{PACKAGE}.zip").is_file()
-    wrong = subprocess.run([*command[:2], "--nothing"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    wrong = run_warm((make_zoo.__file__, "--nothing"), tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr == "make_zoo: error: unrecognized arguments: --nothing\n"
