@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.find_scans import SubjectKey, find_scans
+from ..data.tables import check_widths, read_text, split_rows
 from ..errors import InputError, check_flags, refuse_or_leave_out
 
 SHOWN = 5
@@ -20,7 +19,7 @@ SHOWN = 5
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
-    Read some columns of a CSV table, separated by commas, semicolons or tabs.
+    Read some columns of a CSV table, see :func:`~scripts.data.tables.split_rows`.
 
     Args:
         path: of the table; its first line names the columns.
@@ -30,41 +29,39 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         one dictionary a row, of texts without blanks around them.
 
     Raises:
-        InputError: for a file that is missing, is no CSV table, has no rows or lacks a column.
+        InputError: for a file that is missing, is no CSV table, has no rows, or lacks a column or has it twice.
     """
     if not path.is_file():
         raise InputError(f"table {path} does not exist: correct 'file' of the setting table, or copy it there")
     try:
-        content = path.read_bytes()
-        text = content.decode(json.detect_encoding(content))
-        if "\0" in text:
-            raise ValueError("binary content")
-        first = text.split("\n", 1)[0]
-        reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count), strict=True)
-        names = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"table {path} is not a CSV table in UTF-8 ({error}): export it as CSV in UTF-8") from error
+        _, found = split_rows(read_text(path))
+        names, *rows = found or [[]]
+        check_widths(names, rows)
+    except (OSError, ValueError) as error:
+        raise InputError(f"table {path} cannot be read as CSV: {error}") from error
     for column in columns:
         if column not in names:
             raise InputError(f"table {path} has no column '{column}': its columns are {', '.join(names) or 'none'}")
+        if names.count(column) > 1:
+            raise InputError(f"table {path} has {names.count(column)} columns '{column}': rename all but one")
     if not rows:
         raise InputError(f"table {path} has no rows below its head")
-    return [{column: _entry(row[column]) for column in columns} for row in rows]
+    places = {column: names.index(column) for column in columns}
+    return [
+        {column: _entry(row[place]) if place < len(row) else "" for column, place in places.items()} for row in rows
+    ]
 
 
-def _entry(text: str | None) -> str:
-    """A table's entry without blanks around it; BIDS writes ``n/a`` for none."""
-    stripped = (text or "").strip()
-    return "" if stripped == "n/a" else stripped
+def _entry(text: str) -> str:
+    """A table's entry; BIDS writes ``n/a`` for none."""
+    return "" if text == "n/a" else text
 
 
 def as_value(value: object) -> str:
     """A table's value as a text to compare: 1, "1" and "1.0" are the same."""
     text = str(value).strip()
     try:
-        return f"{float(text):g}"
+        return f"{float(text):.15g}"
     except ValueError:
         return text
 
@@ -148,7 +145,7 @@ def classified_cases(
     found: dict[str, set[str]] = {}
     for row in rows:
         found.setdefault(row[table["id"]], set()).add(as_value(row[table["target"]]))
-    names = [scan.get("listed_as", scan["subject"]) for scan in scans]
+    names = [unicodedata.normalize("NFC", scan.get("listed_as", scan["subject"])) for scan in scans]
     counts = Counter(names)
     labels: dict[str, int] = {}
     problems = []

@@ -8,13 +8,14 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.tables import check_widths, number, read_text, split_rows
 from ..errors import InputError
 
 TABLE = "points.csv"
@@ -26,6 +27,8 @@ FCSV_NUMBERS = {"0": "RAS", "1": "LPS"}
 """What the numbers in older files of 3D Slicer mean; 2 are voxels, which say nothing without their scan."""
 OF_POINTS = ("fiducial", "line", "angle", "curve", "closedcurve", "pointset")
 """Markups of 3D Slicer that are their points; planes and boxes have axes besides."""
+UNNAMED = 2
+"""Columns at the end of a row that newer files of 3D Slicer (.fcsv) do not name."""
 NAME_COLUMNS = ("label", "name", "point", "id")
 
 
@@ -67,7 +70,7 @@ def read_points(path: str, space: str | None = None) -> PointFile:
     if ending is None:
         raise InputError(f"{path} is no file of landmarks: they are read from {', '.join(ENDINGS)}")
     try:
-        content = Path(path).read_text(encoding="utf-8-sig")
+        content = read_text(path)
         found = _markups(content, ending) if ending == ".mrk.json" else _table(content, ending, space)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -110,7 +113,8 @@ def _markups(content: str, ending: str) -> PointFile:
                     point["position"] = next(left)
         return json.dumps(changed, indent=2) + "\n"
 
-    names = [str(point.get("label") or number) for number, point in enumerate(points, start=1)]
+    names = [str(point.get("label") or place) for place, point in enumerate(points, start=1)]
+    names = [unicodedata.normalize("NFC", name) for name in names]
     return PointFile(names, positions * np.array(signs).reshape(-1, 3), ending, text)
 
 
@@ -123,11 +127,9 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
     said = None if found is None else FCSV_NUMBERS.get(found[1], found[1].upper())
     if said is not None and said not in SPACES:
         raise ValueError(f"its CoordinateSystem is {found and found[1]}, not RAS or LPS")
-    data = [line for line in lines if line not in remarks]
-    if not data:
+    separator, rows = split_rows("\n".join(line for line in lines if line not in remarks))
+    if not rows:
         return PointFile([], np.zeros((0, 3)), ending, lambda moved: content)
-    separator = max(",;\t", key=data[0].count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(data, delimiter=separator)]
     listed = re.search(r"columns\s*=\s*(.+)", remark)
     header: list[list[str]] = []
     if ending == ".fcsv":
@@ -141,6 +143,7 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
         names = header[0]
     names = [name.strip().lower() for name in names]
     columns, by_columns = _coordinates(names)
+    check_widths([*names, *([""] * UNNAMED if ending == ".fcsv" else [])], rows)
     if by_columns is not None and said is not None and by_columns != said:
         raise ValueError(f"its columns say {by_columns}, its CoordinateSystem {said}")
     said = said or by_columns
@@ -150,14 +153,14 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
     if space is None:
         raise ValueError("it does not say its space: pass --points_space RAS, or --points_space LPS")
     signs = SPACES[space]
-    short = next((number for number, row in enumerate(rows, start=1) if len(row) <= max(columns)), None)
+    short = next((place for place, row in enumerate(rows, start=1) if len(row) <= max(columns)), None)
     if short is not None:
         raise ValueError(f"landmark {short} has {len(rows[short - 1])} columns, {max(columns) + 1} are needed")
-    positions = np.array([[float(row[column]) for column in columns] for row in rows]).reshape(-1, 3)
+    positions = np.array([[number(row[column]) for column in columns] for row in rows]).reshape(-1, 3)
     named = next((names.index(name) for name in NAME_COLUMNS if name in names), None)
     labels = [
-        (row[named] if named is not None and named < len(row) else "") or str(number)
-        for number, row in enumerate(rows, start=1)
+        (row[named] if named is not None and named < len(row) else "") or str(place)
+        for place, row in enumerate(rows, start=1)
     ]
 
     def text(moved: np.ndarray) -> str:
@@ -178,6 +181,8 @@ def _coordinates(names: Sequence[str]) -> tuple[list[int], str | None]:
     kinds: tuple[tuple[Any, str | None], ...] = (("xyz", None), ("ras", "RAS"), ("lps", "LPS"))
     for letters, space in kinds:
         if all(letter in names for letter in letters):
+            if any(names.count(letter) > 1 for letter in letters):
+                raise ValueError(f"it has a column of {', '.join(letters)} twice: rename one")
             return [names.index(letter) for letter in letters], space
     raise ValueError(f"its columns are {', '.join(names)}: x, y, z (or r, a, s; or l, p, s) are needed")
 

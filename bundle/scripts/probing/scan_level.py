@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.tables import number
 from ..errors import InputError, check_numbers
 from ..finetuning import read_table
 from ..progress import progress
@@ -66,10 +68,13 @@ class ScanLevelProbe:
         path = Path(str(self.table))
         path = path if path.exists() else Path(folder, str(self.table))
         columns = [self.id, self.target, *([self.group] if self.group else [])]
-        known = {row[self.id]: row for row in read_table(path, columns) if row[self.target]}
+        known: dict[str, dict[str, str]] = {}
+        for row in read_table(path, columns):
+            if row[self.target] and known.setdefault(row[self.id], row) != row:
+                raise InputError(f"{path} has contradicting rows of {row[self.id]}: correct the table")
         found = []
         for scan in scans:
-            name = str(scan["subject"]) if str(scan["subject"]) in known else _named(scan["image"], known)
+            name = _named([str(scan["subject"]), str(scan["image"]).removeprefix(str(folder))], known)
             if name is not None:
                 found.append((scan, known[name]))
         if not found:
@@ -164,15 +169,39 @@ def _kept(scan: Mapping[str, Any]) -> dict[str, Any]:
     return {key: scan[key] for key in ("zoom", "zoom_out", "intensity") if key in scan}
 
 
-def _named(path: str, known: Mapping[str, Any]) -> str | None:
-    """The longest entry that a path holds as a word of its own."""
-    fitting = [name for name in known if name and re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", path)]
-    return max(fitting, key=len, default=None)
+def _named(texts: Sequence[str], known: Mapping[str, Any]) -> str | None:
+    """
+    The entry that a text holds as a word of its own, the longest where one holds another; the first text with any
+    counts. Numbers may lack the zeros before them, which spreadsheets drop.
+
+    Raises:
+        InputError: where a text names several.
+    """
+    for text in (unicodedata.normalize("NFC", text) for text in texts):
+        if text in known:
+            return text
+        found = [
+            (match.span(), name)
+            for name in filter(None, known)
+            for match in re.finditer(rf"(?<![^\W_]){'0*' * name.isdigit()}{re.escape(name)}(?![^\W_])", text)
+            if match[0] == name or match[0] not in known
+        ]
+        longest = {
+            name
+            for (start, end), name in found
+            if not any(first <= start and end <= last and last - first > end - start for (first, last), _ in found)
+        }
+        if len(longest) > 1:
+            shown = " and ".join(sorted(longest))
+            raise InputError(f"{text} has the names of {shown}: write the table's in full, as in the scans' paths")
+        if longest:
+            return longest.pop()
+    return None
 
 
 def _task_of(texts: Sequence[str]) -> str:
     try:
-        numbers = {float(text) for text in texts}
+        numbers = {float(text.replace(",", ".")) for text in texts}
     except ValueError:
         return "classification"
     return "regression" if len(numbers) > MOST_CLASSES else "classification"
@@ -182,11 +211,10 @@ def _targets(texts: Sequence[str], task: str, owners: np.ndarray, column: str) -
     """Classes or numbers, checked."""
     if task == "regression":
         try:
-            values = np.array([float(text) for text in texts])
+            values = np.array([number(text) for text in texts])
         except ValueError as error:
-            raise InputError(
-                f"column '{column}' holds what is no number ({error}): pass --task classification"
-            ) from error
+            other = ": correct it, or pass --task classification" if "point" not in str(error) else ""
+            raise InputError(f"column '{column}': {error}{other}") from error
         if len(set(owners)) < 2 * FEWEST or not np.isfinite(values).all():
             raise InputError(f"column '{column}' needs finite numbers of {2 * FEWEST} patients or more")
         return values

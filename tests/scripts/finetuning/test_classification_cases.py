@@ -68,6 +68,12 @@ def test_a_patient_without_class_is_named_or_left_out(dataset, capsys, rows, mes
     assert message in capsys.readouterr().out
 
 
+def test_large_numbers_are_other_classes(dataset):
+    classes = [{"name": "one", "values": [10000001]}, {"name": "two", "values": ["10000002.0"]}]
+    rows = ["p0,10000001,x", "p1,10000002,x", "p2,10000002,x", "p3,10000001,x"]
+    assert [case["label"] for case in dataset(rows, classes=classes)[::2]] == [0, 1, 1, 0]
+
+
 def test_a_table_about_others_is_refused_even_with_skip_bad(dataset):
     with pytest.raises(InputError, match=r"4 of 4 subjects .*\n.*its column patient reads q0, q1"):
         dataset(["q0,0,x", "q1,1,x"], skip_bad=True)
@@ -99,11 +105,13 @@ def test_settings_that_will_not_do(dataset, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "content", [b"PK\x03\x04\x00\x00binary", b"\xff\xfe\x00", b'a,b\n"open,1\n'], ids=["zip", "UTF-16", "open quote"]
+    "content",
+    [b"PK\x03\x04\x00\x00binary", b"\xff\xfe\x00", b'a,b\n"open,1\n'],
+    ids=["zip", "half a sign", "open quote"],
 )
 def test_something_else_than_csv_is_refused(tmp_path, content):
     (tmp_path / "table.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"table\.csv is not a CSV table"):
+    with pytest.raises(InputError, match=r"table\.csv cannot be read as CSV"):
         read_table(tmp_path / "table.csv", ["a"])
 
 

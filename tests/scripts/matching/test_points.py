@@ -97,6 +97,8 @@ def test_a_markups_file_keeps_what_is_not_a_position(tmp_path):
         ("a.csv", "# CoordinateSystem = LPS\n" + table("label,r,a,s"), None, "its columns say RAS"),
         ("a.csv", table("label,i,j,k"), "RAS", "x, y, z .* are needed"),
         ("a.csv", "apex,1,2\n", "RAS", "three numbers"),
+        ("a.csv", "label,x,y,z,x\napex,1,2,3,4\n", "RAS", "has a column of x, y, z twice: rename one"),
+        ("a.csv", "apex,1,2,3\nvalve, left,4,5,6\n", "RAS", "row 2 .* has 5 entries for 4 columns"),
         ("a.csv", "label,x,y,z\napex,1,2,nan\n", "RAS", "landmark apex is not finite"),
         ("a.csv", "label,x,y,z\napex,1,2\n", "RAS", "landmark 1 has 3 columns"),
         ("a.csv", "label,x,y,z\n", "RAS", "holds no landmark"),
@@ -117,6 +119,50 @@ def test_what_is_not_known_is_refused(tmp_path, name, content, space, message):
     with pytest.raises(InputError, match=message) as caught:
         read_points(str(path), space)
     assert "\n" not in str(caught.value)
+
+
+REMEDIES = {
+    "decimal commas": ("x,y,z\n1,5,2,5,3,5\n", "write decimals with a point", "x,y,z\n1.5,2.5,3.5\n"),
+    "and semicolons": (
+        "x;y;z\n1,5;2,5;3,5\n",
+        "'1,5' is no number; write decimals with a point",
+        "x;y;z\n1.5;2.5;3.5\n",
+    ),
+    "Latin-1": (
+        "label,x,y,z\nHöcker,1.5,2.5,3.5\n".encode("latin-1"),
+        "save it as CSV in UTF-8",
+        "Höcker,1.5,2.5,3.5\n",
+    ),
+    "no space said": ("x,y,z\n1.5,2.5,3.5\n", "pass --points_space RAS", None),
+    "said twice": ("r,a,s\n1.5,2.5,3.5\n", "leave --points_space out", None),
+    "none": ("x,y,z\n", "place some and save it again", "x,y,z\n1.5,2.5,3.5\n"),
+    "not finite": ("x,y,z\n1.5,nan,3.5\n", "correct it there", "x,y,z\n1.5,2.5,3.5\n"),
+}
+SPACE_GIVEN = {"no space said": (None, "RAS"), "said twice": ("LPS", None)}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_what_is_advised_makes_landmarks_readable(tmp_path, case):
+    content, message, mended = REMEDIES[case]
+    before, after = SPACE_GIVEN.get(case, ("RAS", "RAS"))
+    path = tmp_path / "a.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        read_points(str(path), before)
+    if mended is not None:
+        path.write_text(mended, encoding="utf-8")
+    assert read_points(str(path), after).positions.tolist() == [[1.5, 2.5, 3.5]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets(tmp_path, encoding):
+    """Their encodings, and the empty rows that they leave; columns at the end that 3D Slicer does not name."""
+    path = tmp_path / "a.csv"
+    path.write_text("sep=;\nlabel;x;y;z\nHöcker;1;2;3\n;;;\n", encoding=encoding)
+    found = read_points(str(path), "RAS")
+    assert (found.names, found.positions.tolist()) == (["Höcker"], [[1, 2, 3]])
+    (tmp_path / "a.fcsv").write_text(fcsv("RAS", 1).replace(",,\n", ",,,2,0\n"))
+    assert np.allclose(read_points(str(tmp_path / "a.fcsv")).positions, PLACES)
 
 
 def bent(points):

@@ -96,7 +96,10 @@ def test_scans_of_a_patient_are_held_back_together():
     [
         ({"target": "weight"}, "has no column 'weight'"),
         ({"target": "age", "task": "classification"}, "needs two classes or more of 5 patients"),
-        ({"target": "group", "task": "regression"}, "holds what is no number"),
+        (
+            {"target": "group", "task": "regression"},
+            "column 'group': 'well' is no number: correct it, or pass --task class",
+        ),
         ({"target": "group", "task": "ranking"}, "task is classification or regression"),
         ({"target": None}, "--table needs --id COLUMN"),
     ],
@@ -112,3 +115,42 @@ def test_a_table_of_other_patients_is_refused(study):
     made = ScanLevelProbe("participants.tsv", id="participant_id", target="age")
     with pytest.raises(InputError, match="no scan is named by the column 'participant_id'"):
         made(ARMS, others, str(folder), brightness)
+
+
+def rows(folder, table, names):
+    (folder / "table.csv").write_text(table)
+    scans = [{"image": str(folder / name), "subject": name} for name in names]
+    made = ScanLevelProbe("table.csv", id="id", target="age")
+    return [row["id"] for _, row in made.rows(scans, str(folder))]
+
+
+def test_scans_get_the_row_of_their_own_name(tmp_path):
+    """Not of a folder above the data set, nor of a part of a word; zeros that a spreadsheet drops are no other name."""
+    folder = tmp_path / "1"
+    folder.mkdir()
+    assert rows(folder, "id,age\n1,50\n2,60\n", ["p/2.nii.gz", "p/001.nii.gz"]) == ["2", "1"]
+    assert rows(folder, "id,age\n01,50\n1,60\n", ["p/01.nii.gz", "p/1.nii.gz"]) == ["01", "1"]
+    assert rows(folder, "id,age\nM,50\nMüller,60\n", ["Mu\u0308ller.nii.gz"]) == ["Müller"]
+    with pytest.raises(InputError, match="no scan is named"):
+        rows(folder, "id,age\n1,50\nM,60\n", ["p/2.nii.gz", "Müller.nii.gz"])
+
+
+def test_names_of_several_rows_are_refused_until_they_are_written_in_full(tmp_path):
+    scans = ["p-03_run-1.nii.gz", "p-1_run-1.nii.gz"]
+    with pytest.raises(InputError, match="has the names of 1 and 3: write the table's in full, as in the scans' paths"):
+        rows(tmp_path, "id,age\n1,50\n3,60\n", scans)
+    assert rows(tmp_path, "id,age\np-1,50\np-03,60\n", scans) == ["p-03", "p-1"]
+    with pytest.raises(InputError, match="contradicting rows of p-1"):
+        rows(tmp_path, "id,age\np-1,50\np-1,60\np-03,60\n", scans)
+
+
+def test_ages_with_decimal_commas_are_no_classes(study):
+    folder, _ = study
+    table = folder / "participants.tsv"
+    table.write_text("\n".join(line.replace("\tA", ",5\tA") for line in table.read_text().splitlines()))
+    swapped = table.read_text().replace("\till", ",5\till").replace("\twell", ",5\twell")
+    table.write_text(swapped)
+    with pytest.raises(InputError, match="write decimals with a point"):
+        probe(study, target="age")
+    table.write_text(swapped.replace(",5", ".5"))
+    assert probe(study, target="age")["task"] == "regression"
