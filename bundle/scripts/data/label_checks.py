@@ -51,7 +51,7 @@ def check_case(case: Mapping[str, Any], codes: Sequence[int]) -> tuple[str | Non
     return None, [int(value) for value in values]
 
 
-def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> None:
+def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> list[int]:
     """
     Refuse a label map that does not belong to its scan.
 
@@ -59,6 +59,9 @@ def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> N
         image: path of the scan.
         label: path of its label map.
         codes: the values it may have; None for any whole numbers of 0 or more.
+
+    Returns:
+        the values it has.
 
     Raises:
         InputError: for another shape or geometry, values that are no whole numbers, or unknown codes.
@@ -82,3 +85,4 @@ def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> N
         raise InputError(
             f"{label} holds the unknown label {unknown[0]}: the data set's description names {list(codes or [])}"
         )
+    return [int(value) for value in found]

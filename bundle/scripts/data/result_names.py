@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import unicodedata
@@ -19,6 +20,8 @@ from ..files import write_text
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 SINGLE_FILE_ENDINGS = (*VOLUME_ENDINGS, ".dcm", ".ima")
+LONGEST = 110
+"""Bytes of a scan's part in a file's name, which may have 255 and is of two scans, with an ending."""
 RECORD = "results.csv"
 """Table in the folder of results: whose they are."""
 
@@ -49,7 +52,8 @@ def result_names(paths: Sequence[str]) -> dict[str, str]:
     A name for each scan of a run, as a part of a file's name.
 
     It is the name of the file or folder, where these differ (as BIDS has it: ``sub-01_ses-1_T1w``); else the path below
-    the folder that all have in common, with ``_`` for its separators: ``case_00001_imaging``.
+    the folder that all have in common, with ``_`` for its separators: ``case_00001_imaging``. What is longer than a
+    file's name may be, with that of another scan beside it, is cut, with a digest at its end.
 
     Args:
         paths: of all scans of the run.
@@ -81,6 +85,11 @@ def _part(name: str, separator: str = "_") -> str:
     """A text as a part of a file's name."""
     for sign in ("/", "\\", ":"):
         name = name.replace(sign, separator)
+    content = os.fsencode(name)
+    if len(content) > LONGEST:
+        name = (
+            f"{content[: LONGEST - 10].decode(errors='ignore')}_{hashlib.blake2b(content, digest_size=4).hexdigest()}"
+        )
     return name.strip() or "scan"
 
 
@@ -96,9 +105,11 @@ def refuse_repeated(names: Mapping[Any, str]) -> None:
     for source, name in names.items():
         other = first.setdefault(folded(name), source)
         if other is not source:
+            alike = folded(str(other)) == folded(str(source)) and str(other).casefold() != str(source).casefold()
+            why = " (their names differ in how accents are stored)" if alike else ""
             raise InputError(
-                f"{other} and {source} would both be written to {name}: rename one of them, or give each a run and an "
-                "--output_dir of its own"
+                f"{other} and {source} would both be written to {name}{why}: rename one of them, or give each a run "
+                "and an --output_dir of its own"
             )
 
 

@@ -17,7 +17,7 @@ from ..data.writing import write_nifti
 from ..errors import InputError, check_flags
 from .list_pairs import list_pairs
 from .match_table import put_rows
-from .named_scans import Paths, expand, look_up, same_file
+from .named_scans import Paths, expand, in_order, look_up, same_file
 from .vote_labels import COLUMNS, CONFIDENCE, TABLE, doubt
 
 CORRECTED = "corrected"
@@ -60,9 +60,7 @@ def list_propagation(
     if atlas is None or atlas_label is None:
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
     atlases = expand(atlas, label_maps=label_maps, kind=kind, skip_bad=None)
-    labels = expand(atlas_label, label_maps=True, skip_bad=None)
-    if len(atlases) != len(labels):
-        raise InputError(f"{len(atlases)} atlases have {len(labels)} label maps: give one each, in the same order")
+    labels = in_order(atlases, expand(atlas_label, label_maps=True, skip_bad=None), "label maps")
     check_flags({"skip_bad": skip_bad})
     found = look_up(dataset_dir, label_maps, kind, skip_bad, layout)
     scans = [scan["image"] for scan in found.scans]

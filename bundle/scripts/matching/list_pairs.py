@@ -12,8 +12,11 @@ from ..data.dry_run import Survey, show_and_leave
 from ..data.label_checks import check_label
 from ..data.result_names import record_results, refuse_overwriting, result_names
 from ..errors import InputError, check_flags
-from .named_scans import Paths, expand, look_up, same_file
+from .named_scans import Paths, expand, in_order, look_up, same_file
 from .point_files import TABLE, read_points
+
+ENTRIES = ("image", "moving", "moving_label", "points", "fixed_points")
+"""Of a pair in a list."""
 
 
 def list_pairs(
@@ -75,14 +78,11 @@ def list_pairs(
             "moving_label": [] if moving_label is None else expand(moving_label, label_maps=True, skip_bad=None),
             "points": [] if points is None else expand(points),
         }
-        for what, files in (("label maps", of_each["moving_label"]), ("files of landmarks", of_each["points"])):
-            if files and len(files) != len(movers):
-                raise InputError(
-                    f"{len(movers)} moving scans have {len(files)} {what}: give one each, in the same order"
-                )
+        named = {"moving_label": "label maps", "points": "files of landmarks"}
+        of_each = {key: in_order(movers, files, named[key]) for key, files in of_each.items() if files}
         listed = [
             {"image": fixed, "moving": path}
-            | {key: files[number] for key, files in of_each.items() if files}
+            | {key: files[number] for key, files in of_each.items()}
             | ({"fixed_points": fixed_points} if fixed_points is not None else {})
             for number, path in enumerate(movers)
             if not same_file(path, fixed)
@@ -148,16 +148,23 @@ def _read_pairs(path: str) -> list[dict[str, str]]:
 def _checked(pairs: list[dict[str, str]], found: Survey, skip_bad: bool) -> tuple[Survey, list[dict[str, str]]]:
     """The scans of the pairs, checked, and the pairs of those that can be used."""
     for pair in pairs:
-        missing = {"image", "moving"} - set(pair)
+        missing, unknown = {"image", "moving"} - set(pair), set(pair) - set(ENTRIES)
         if missing:
             raise InputError(f"the pair {pair} has no '{missing.pop()}': it needs 'image' (fixed) and 'moving'")
+        if unknown:
+            raise InputError(f"the pair {pair} has a '{min(unknown)}': its entries are {', '.join(ENTRIES)}")
     paths = list(dict.fromkeys(pair[key] for pair in pairs for key in ("image", "moving")))
     used = found.usable(paths, skip_bad)
     left = [pair for pair in pairs if pair["image"] in used.checks and pair["moving"] in used.checks]
     if not left:
         raise InputError(f"nothing to match without {used.left_out[-1][0]}, which cannot be used: name another scan")
     labels = {pair["moving"]: pair["moving_label"] for pair in left if "moving_label" in pair}
-    for image, label in sorted({(pair["moving"], pair["moving_label"]) for pair in left if "moving_label" in pair}):
-        check_label(image, label)
+    given = sorted({(pair["moving"], pair["moving_label"]) for pair in left if "moving_label" in pair})
+    empty = [label for image, label in given if not any(check_label(image, label))]
+    if empty:
+        said = f"{len(empty)} of {len(given)} label maps are empty (background alone), as {empty[0]}"
+        if len(empty) == len(given):
+            raise InputError(f"{said}: there is nothing to carry; name label maps with structures, or none")
+        print(said, flush=True)
     scans = [{**scan, **({"label": labels[scan["image"]]} if scan["image"] in labels else {})} for scan in used.scans]
     return Survey(scans, used.checks, used.left_out), left

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.dry_run import Survey
 from ..data.find_scans import survey
-from ..data.result_names import scan_name
+from ..data.result_names import folded, result_names, scan_name
 from ..data.scan_checks import inspect_scan, scan_exists
 from ..errors import InputError
 
@@ -71,6 +72,54 @@ def look_up(
 def expand(paths: Paths, **options: Any) -> list[str]:
     """The paths that :func:`look_up` finds with these options."""
     return [scan["image"] for scan in look_up(paths, **options).scans]
+
+
+def in_order(scans: Sequence[str], files: Sequence[str], what: str) -> list[str]:
+    """
+    Files of scans, one each, in the scans' order: by their names where these tell, else as they are given. The patterns
+    ``*.nii.gz`` and ``*_seg.nii.gz`` sort ``scan_1`` before ``scan_10``, and ``scan_10_seg`` before ``scan_1_seg``.
+
+    Args:
+        scans: paths.
+        files: paths, as many.
+        what: they are, in the plural.
+
+    Returns:
+        the files; a line is printed where their order changes.
+
+    Raises:
+        InputError: for another number of files, or one with the name of another scan than the one at its place, where
+            names do not tell the whole order.
+    """
+    if len(files) != len(scans):
+        raise InputError(f"{len(scans)} scans have {len(files)} {what}: give one each, in the same order")
+    names, texts = ([folded(name) for name in result_names(paths).values()] for paths in (scans, files))
+    if len(names) < 2 or len(texts) < len(files):
+        return list(files)
+    fitting = [_same_words(text, names) for text in texts]
+    if sorted(map(tuple, fitting)) == [(number,) for number in range(len(names))]:
+        ordered = [files[fitting.index([number])] for number in range(len(names))]
+        moved = next((number for number, file in enumerate(ordered) if file != files[number]), None)
+        if moved is not None:
+            print(f"{what} go with the scans of their names, as {ordered[moved]} with {scans[moved]}", flush=True)
+        return ordered
+    for number, found in enumerate(fitting):
+        if found and number not in found:
+            raise InputError(
+                f"{files[number]} would go with {scans[number]} and has the name of {scans[found[0]]}: name the "
+                f"{what} one by one as a list, in the order of the scans"
+            )
+    return list(files)
+
+
+def _same_words(text: str, names: Sequence[str]) -> list[int]:
+    """Which names are in a text as whole words, the longest ones alone; else, which ones the text is in."""
+    inside = [
+        number for number, name in enumerate(names) if re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", text)
+    ]
+    longest = max((len(names[number]) for number in inside), default=0)
+    around = [n for n, name in enumerate(names) if re.search(rf"(?<![^\W_]){re.escape(text)}(?![^\W_])", name)]
+    return [number for number in inside if len(names[number]) == longest] or around
 
 
 def same_file(first: str, second: str) -> bool:

@@ -56,6 +56,22 @@ def test_names_that_differ_in_case_alone_are_refused():
         result_names(["x/S.nii", "x/s.nii"])
 
 
+def test_names_that_differ_in_the_spelling_of_accents_alone_are_refused():
+    with pytest.raises(InputError, match=r"how accents are stored.*rename one of them"):
+        result_names(["x/Mu\u0308ller.nii", "x/Müller.nii"])
+    assert list(result_names(["x/Mu\u0308ller 1.nii", "x/Müller.nii"]).values()) == ["Mu\u0308ller 1", "Müller"]
+
+
+def test_long_names_are_cut_and_stay_different(tmp_path):
+    """Those of two scans, of deep folders or long descriptions, fit into one file's name."""
+    paths = [f"{'ä' * 100}/{n}/{'b' * 200}.nii.gz" for n in "12"]
+    names = list(result_names(paths).values())
+    assert len(set(names)) == 2
+    (tmp_path / f"{names[0]}_to_{names[1]}.nii.gz").touch()
+    assert names == list(result_names(paths).values())
+    assert list(result_names(["c" * 110]).values()) == ["c" * 110]
+
+
 def test_results_of_an_earlier_run_stay(tmp_path):
     """The same scan again is welcome, another one of the same name is not."""
     record_results(str(tmp_path), {"imaging": ["case_0/imaging.nii.gz"]})

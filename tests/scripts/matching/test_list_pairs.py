@@ -74,7 +74,7 @@ def test_refusals_name_the_culprit(folder):
         list_pairs(fixed=a, moving="nowhere.nii")
     with pytest.raises(InputError, match=r"missing\.nii does not exist"):
         list_pairs(fixed="missing.nii", moving=b)
-    with pytest.raises(InputError, match="2 moving scans have 1 label"):
+    with pytest.raises(InputError, match="2 scans have 1 label maps"):
         list_pairs(fixed="x", moving=[a, b], moving_label=[a])
     with pytest.raises(InputError, match="nothing to match"):
         list_pairs()
@@ -117,7 +117,7 @@ def test_propagation_pairs_every_scan_with_every_atlas(folder):
     ]
     with pytest.raises(InputError, match="--atlas"):
         list_propagation(str(folder), None, None)
-    with pytest.raises(InputError, match="2 atlases have 1 label"):
+    with pytest.raises(InputError, match="2 scans have 1 label maps"):
         list_propagation(str(folder), f"{images}/[ab].nii.gz", f"{labels}/a.nii.gz")
 
 
@@ -151,6 +151,74 @@ def test_label_maps_are_not_written_over_their_scans(folder):
     images, labels = folder / "imagesTr", folder / "labelsTr"
     with pytest.raises(InputError, match=r"is an input of this run.*another --output_dir"):
         list_propagation(str(images), f"{images}/a.nii.gz", f"{labels}/a.nii.gz", str(images))
+
+
+NUMBERS = (1, 2, 10)
+
+
+def numbered(folder, scan="scan_{}", label="scan_{}_seg", place=""):
+    """Scans and label maps whose patterns sort otherwise: each map has its scan's number."""
+    images, maps = [], []
+    for n in NUMBERS:
+        images.append(save(folder / "scans" / f"{scan.format(n)}.nii.gz"))
+        values = np.zeros((8, 9, 7))
+        values[2:4] = n
+        maps.append(save(folder / "labels" / place / f"{label.format(n)}.nii.gz", values, dtype=np.uint8))
+    return images, maps
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("scan_{}", "scan_{}_seg"),
+        ("p{}/t1", "p{}_t1_label"),
+        ("case{}_0000", "case{}"),
+        ("Mu\u0308ller {}", "Müller {}-label"),
+    ],
+)
+def test_label_maps_go_with_the_scans_of_their_names(tmp_path, capsys, scan, label):
+    """However patterns, folders and lists sort them."""
+    images, maps = numbered(tmp_path, scan, label)
+    fixed = save(tmp_path / "fixed.nii.gz")
+    right = dict(zip(images, maps, strict=True))
+    pattern = f"{tmp_path}/scans/**/*.nii.gz"
+    for moving, labels in ((pattern, f"{tmp_path}/labels/*.nii.gz"), (images, [*maps[1:], maps[0]])):
+        pairs = list_pairs(fixed=fixed, moving=moving, moving_label=labels)
+        assert {pair["moving"]: pair["label"] for pair in pairs} == right
+    assert "label maps go with the scans of their names" in capsys.readouterr().out
+    propagated = list_propagation(fixed, pattern, [*maps[1:], maps[0]])
+    assert {pair["moving"]: pair["label"] for pair in propagated} == right
+
+
+def test_label_maps_of_other_names_go_by_their_order_unless_it_contradicts(tmp_path):
+    images, maps = numbered(tmp_path, label="drawn_by_{}_ab")
+    fixed = save(tmp_path / "fixed.nii.gz")
+    pairs = list_pairs(fixed=fixed, moving=images, moving_label=maps)
+    assert [pair["label"] for pair in pairs] == maps
+    other = save(tmp_path / "labels" / "scan_1_again.nii.gz", np.ones((8, 9, 7)), dtype=np.uint8)
+    with pytest.raises(InputError, match=r"scan_1_again.nii.gz would go with .*scan_2.* one by one as a list"):
+        list_pairs(fixed=fixed, moving=images, moving_label=[maps[0], other, maps[2]])
+    pairs = list_pairs(fixed=fixed, moving=images, moving_label=[other, maps[1], maps[2]])  # as the message says
+    assert [pair["label"] for pair in pairs] == [other, maps[1], maps[2]]
+
+
+def test_label_maps_without_a_structure(folder, tmp_path, capsys):
+    """There is nothing to carry; of one among several it is said."""
+    a, b = (str(folder / "imagesTr" / f"{name}.nii.gz") for name in "ab")
+    empty = save(tmp_path / "empty.nii.gz", np.zeros((8, 9, 7)), dtype=np.uint8)
+    with pytest.raises(InputError, match=r"empty .background alone.*name label maps with structures, or none"):
+        list_propagation(str(folder), a, empty)
+    label = str(folder / "labelsTr" / "b.nii.gz")
+    assert list_propagation(str(folder), b, label)
+    assert len(list_propagation(str(folder), [a, b], [empty, label])) == 2
+    assert f"1 of 2 label maps are empty (background alone), as {empty}" in capsys.readouterr().out
+
+
+def test_a_misspelt_entry_of_a_pair_is_refused(folder):
+    a, b, label = (str(folder / name) for name in ("imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"))
+    with pytest.raises(InputError, match="has a 'moving_lable': its entries are image, moving, moving_label, points"):
+        list_pairs(pairs=[{"image": a, "moving": b, "moving_lable": label}])
+    assert list_pairs(pairs=[{"image": a, "moving": b, "moving_label": label}])[0]["label"] == label
 
 
 def test_a_pair_is_matched_once(folder):

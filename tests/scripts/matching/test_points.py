@@ -256,7 +256,7 @@ def test_landmarks_go_with_the_pairs_they_are_of(tmp_path):
         (points[1], points[0], "RAS"),
         (points[2], points[0], "RAS"),
     ]
-    with pytest.raises(InputError, match="2 moving scans have 1 files of landmarks"):
+    with pytest.raises(InputError, match="2 scans have 1 files of landmarks"):
         list_pairs(**given, points=points[1])
     with pytest.raises(InputError, match="pass --points_space"):
         list_pairs(**given | {"points_space": None}, points=points[1:])
