@@ -13,6 +13,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from ..progress import progress
+from ..transforms.padding import find_padding
 from .cohorts import by_cohort
 from .reading import read_scan, scan_geometry
 
@@ -76,7 +77,10 @@ def _geometry(path: str, orientation: str) -> tuple[list[int], list[float]]:
 
 
 def _quantiles(path: str) -> np.ndarray:
-    return np.percentile(read_scan(path)[1], QUANTILES)
+    """Of what was measured; padding is left out."""
+    values = read_scan(path)[1]
+    padding = [end["value"] for end in find_padding(values[None]) if end]
+    return np.percentile(values[~np.isin(values, padding)] if padding else values, QUANTILES)
 
 
 def describe_misfit(fingerprint: Fingerprint, pixdim: Sequence[float], spatial_size: Sequence[int]) -> list[str]:

@@ -16,6 +16,7 @@ from monai.config import DtypeLike, KeysCollection
 from monai.data.image_reader import ImageReader
 from monai.transforms import LoadImage, LoadImaged, MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, ensure_tuple
+from nibabel.spatialimages import HeaderDataError
 
 from ..errors import InputError
 from .channels import channel_files
@@ -117,6 +118,13 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
             raise UnusableScan("holds complex numbers; store their magnitude (numpy.abs)")
         if kind.names:
             raise UnusableScan(f"holds colours ({''.join(kind.names)}); store one grey value a voxel")
+        try:
+            header.get_slope_inter()
+        except HeaderDataError as error:
+            slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+            raise UnusableScan(
+                f"has scl_slope {slope:g} and scl_inter {intercept:g}; set right ones in the header, 0 for none"
+            ) from error
         geometry = nifti_geometry(path, header)
         with open_nifti(path) as file:
             array = np.asanyarray(nib.arrayproxy.ArrayProxy(file, header))

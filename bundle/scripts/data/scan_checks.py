@@ -24,6 +24,10 @@ ODD = 4.0
 """How many times longer or shorter than the others a scan is that is pointed out."""
 
 
+STEPS = 1000
+"""Of 32-bit floating point that a scan's values must span, unless it holds all of them."""
+
+
 @dataclass(frozen=True)
 class ScanCheck:
     """
@@ -150,8 +154,25 @@ def _problem(
     if not np.isfinite(image).all():
         bad = np.count_nonzero(~np.isfinite(image))
         return f"has {bad} voxels that are NaN or infinite; store the value of the background there, in a CT -1000"
-    if not constant and image.min() == image.max():
+    if constant:
+        return None
+    if image.min() == image.max():
         return f"is constant (every voxel is {image.flat[0]:g}): it shows nothing"
+    return _problem_of_range(image)
+
+
+def _problem_of_range(image: np.ndarray) -> str | None:
+    """What 32-bit floating point, in which networks compute, cannot hold."""
+    low, high = float(image.min()), float(image.max())
+    top = max(abs(low), abs(high))
+    if top > np.finfo(np.float32).max:
+        return f"has values up to {top:.3g}, more than 32-bit floating point holds; divide them, or correct scl_slope"
+    few = high - low < STEPS * float(np.spacing(np.float32(top)))
+    if few and not np.array_equal(image.astype(np.float32), image):
+        return (
+            f"has values from {low:.10g} to {high:.10g}, which 32-bit floating point hardly tells apart; subtract the "
+            "lowest one"
+        )
     return None
 
 

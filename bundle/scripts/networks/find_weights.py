@@ -25,7 +25,7 @@ def _plain(name: str) -> str:
 
 
 def _parts(
-    content: Mapping[Any, Any], where: str = "", depth: int = 3
+    content: Mapping[Any, Any], where: str = "", depth: int = 9
 ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """Everything in a file that may be a state dictionary, with the keys that lead there."""
     tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
@@ -58,11 +58,13 @@ def find_weights(content: Any, wanted: Mapping[str, torch.Tensor], source: str |
     if not isinstance(content, Mapping):
         raise InputError(f"{source} is not a state dictionary: pass the model.pt of a pre-training")
     best: tuple[int, int, int] | None = None
+    alike: dict[str, int] = {}
     found: tuple[str, str, dict[str, torch.Tensor]] = ("", "", {})
     for where, weights in _parts(content):
         for prefix, fitting in _prefixes(weights, wanted).items():
             average = any(word in f"{where}.{prefix}".lower().replace(".", "_").split("_") for word in AVERAGES)
             rank = (fitting, -average, -len(prefix))
+            alike[where] = max(fitting, alike.get(where, 0))
             if best is None or rank > best:
                 best, found = rank, (where, prefix, weights)
     where, prefix, weights = found
@@ -75,13 +77,15 @@ def find_weights(content: Any, wanted: Mapping[str, torch.Tensor], source: str |
         )
     taken = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     wrapped = any(_plain(str(name)) != name for name in content)
-    if wrapped or where not in ("", "network") or prefix not in ("", "backbone."):  # no file of this project's own
+    others = [f"'{other}'" for other, fitting in alike.items() if fitting == best[0] and other != where]
+    if others or wrapped or where not in ("", "network") or prefix not in ("", "backbone."):  # no own file
         under = f" under '{where}'" if where else ""
         begin = f" of names that begin with '{prefix}'" if prefix else ""
-        others = len(weights) - len(taken)
+        further = len(weights) - len(taken)
         print(
             f"{source}: weights{under}{begin}; {best[0]} of the network's {len(wanted)} tensors fit"
-            + (f", {others} others of the file are not used" if others else ""),
+            + (f", {further} others of the file are not used" if further else "")
+            + (f"; as many under {' and '.join(others)} are not used: save alone what you mean" if others else ""),
             flush=True,
         )
     return taken

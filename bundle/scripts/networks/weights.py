@@ -46,7 +46,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
         source: where it comes from, for the message.
 
     Raises:
-        InputError: naming what is missing, unexpected or of another shape; the module is then unchanged.
+        InputError: naming what is missing, unexpected, of another shape or no finite number; the module is then
+            unchanged.
     """
     wanted = module.state_dict()
     weights = present_names(weights, source)
@@ -60,7 +61,34 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
         raise InputError(
             f"{source} is of another architecture: of {len(wanted)} tensors {shown}; use the settings it was made with"
         )
+    for name, value in wanted.items():
+        check_values(weights[name], value.is_floating_point(), f"{source}: {name}")
     module.load_state_dict(weights)
+
+
+def check_values(value: torch.Tensor, floating: bool, what: str) -> None:
+    """
+    Refuse a tensor that PyTorch would copy into a weight without a word, or could not copy.
+
+    Args:
+        value: of a file.
+        floating: whether the weight is a floating-point number.
+        what: the tensor is, for the message.
+
+    Raises:
+        InputError: for integers (scaled ones), complex, sparse or missing values; for NaN and infinite ones.
+    """
+    dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    if not dense or value.is_complex() or value.is_floating_point() != floating:
+        kind = str(value.dtype if value.layout == torch.strided else value.layout).removeprefix("torch.")
+        raise InputError(
+            f"{what} is of {kind} values: save dense floating-point tensors (value.dequantize, .to_dense, .float)"
+        )
+    if not value.isfinite().all():
+        raise InputError(
+            f"{what} holds NaN or infinite values, so the training that wrote it had failed: pass weights of an "
+            "earlier epoch, such as its checkpoint_0007.pt"
+        )
 
 
 def repeat_stem(weights: Mapping[str, torch.Tensor], stems: Sequence[str], channels: int) -> dict[str, torch.Tensor]:

@@ -108,10 +108,7 @@ class ScaleIntensityd(MapTransform):
             measured_percentiles(image, self.percentiles[0], self.percentiles[1], channel)
             for channel in range(len(image))
         ]
-        return [
-            (percentile(part, lower), percentile(part, upper))
-            for part, (lower, upper) in zip(image, shares, strict=True)
-        ]
+        return [_ends(part, lower, upper) for part, (lower, upper) in zip(image, shares, strict=True)]
 
     def _advise(self, image: Any) -> None:
         """Say once that a scan looks like CT, whose values mean the same in every scan."""
@@ -124,6 +121,17 @@ class ScaleIntensityd(MapTransform):
             "same --window for every scan, which the shipped weights match better ([-160,400])",
             flush=True,
         )
+
+
+def _ends(image: Any, lower: float, upper: float) -> tuple[Any, Any]:
+    """Two percentiles; where nearly all voxels have one value, so that these are alike, with those of the others."""
+    low, high = percentile(image, lower), percentile(image, upper)
+    if high > low:
+        return low, high
+    others = image[image != low]
+    if not len(others):
+        return low, high
+    return min(low, percentile(others, lower)), max(high, percentile(others, upper))
 
 
 def scale_between(image: Any, ends: Sequence[tuple[Any, Any]]) -> Any:

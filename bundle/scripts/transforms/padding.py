@@ -44,7 +44,7 @@ def find_padding(image: np.ndarray) -> tuple[dict[str, float], dict[str, float]]
             return {}
         nearest = end(measured)
         low, high = np.percentile(measured[:: max(1, measured.size // 100_000)], [0.5, 99.5])
-        found = high > low and abs(nearest - value) > GAP * (high - low)
+        found = high > low and abs(float(nearest) - float(value)) > GAP * (high - low)
         return {"value": float(value), "share": share, "nearest": float(nearest)} if found else {}
 
     return at(np.min), at(np.max)

@@ -129,6 +129,23 @@ class TestPlan:
         assert -1024 <= low < high <= 3072
         assert "of 2 scans read have the values of a CT" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("padding", [-2000, -5000, -32768, 30000])
+    def test_padding_and_a_few_hot_voxels_do_not_count(self, tmp_path, padding):
+        """Before, a CT padded with -32768, or with one voxel of metal, was planned as MR."""
+        windows = []
+        for name, fill in (("plain", None), ("padded", padding)):
+            scans = write(tmp_path / name, 2, (20, 20, 20), (1.0,) * 3, 300, -300)
+            for scan in scans:
+                volume = nib.load(scan["image"]).get_fdata(dtype=np.float32)
+                volume[9, 9, 9] = 1e6 if padding < 0 else 100
+                if fill is not None:
+                    volume[:, :4] = fill
+                nib.save(nib.Nifti1Image(volume, np.eye(4)), scan["image"])
+            plan = GridPlan(Fingerprint(scans))
+            assert plan.intensity() == "window"
+            windows.append(plan.window("window"))
+        assert np.abs(np.subtract(*windows)).max() <= 20
+
     def test_the_budget_is_checked(self, tmp_path):
         with pytest.raises(ValueError, match="memory must be a number of 1 or more, not 'much'"):
             GridPlan(Fingerprint(write(tmp_path, 1, (8, 8, 8), (1.0,) * 3)), memory="much")  # type: ignore[arg-type]

@@ -117,8 +117,35 @@ CASES = {
         "metres large by its header; correct its voxel size or unit",
         lambda path, target: change_header(path, target, xyzt_units=2),
     ),
+    "too large": (
+        lambda path: save(VOLUME * 1e300, path),
+        "more than 32-bit floating point holds; divide them",
+        lambda path, target: save((nib.load(path).get_fdata() / 1e300).astype(np.float32), target),
+    ),
+    "by its slope": (
+        lambda path: write_header(path, VOLUME, PLACE, scl_slope=1e37, scl_inter=0),
+        "or correct scl_slope",
+        lambda path, target: change_header(path, target, scl_slope=1),
+    ),
+    "no intercept": (
+        lambda path: write_header(path, VOLUME, PLACE, scl_slope=2, scl_inter=np.nan),
+        "scl_inter nan; set right ones in the header, 0 for none",
+        lambda path, target: change_header(path, target, scl_inter=0),
+    ),
+    "far from zero": (
+        lambda path: save(VOLUME + 1e9, path),
+        "hardly tells apart; subtract the lowest one",
+        lambda path, target: save(nib.load(path).get_fdata() - nib.load(path).get_fdata().min(), target),
+    ),
     "damaged": (damage, "copy it anew", copy_anew),
 }
+
+
+def test_values_that_32_bits_hold_are_no_fault(tmp_path):
+    """Large whole numbers, and small ones."""
+    for number, values in enumerate((VOLUME % 5 + 1e6, VOLUME * 1e30, VOLUME * 1e-30)):
+        save(values, tmp_path / f"{number}.nii")
+        assert check_scan(str(tmp_path / f"{number}.nii")) is None
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -40,6 +40,8 @@ WRAPPINGS = {
         "logging": {"mean_fg_dice": [np.float64(0.5)], "epoch": [np.int64(3)]},
         "trainer_name": "nnUNetTrainer",
     },
+    "deep": lambda w: {"a": {"state_dict": {"b": {"model": {"c": {"module": prefixed(w, "net.")}}}}}},
+    "double precision": lambda w: {"model": {name: value.double() for name, value in w.items()}},
     "a running average first": lambda w: {
         "ema_state_dict": {name: torch.zeros_like(value) for name, value in w.items()},
         "state_dict": w,
@@ -103,3 +105,77 @@ def test_parts_that_are_missing_are_refused(tmp_path, prefix):
     torch.save(prefixed(weights, prefix), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"another architecture: .* 1 missing \(stem\.conv_0\.conv\.weight\)"):
         start_from(source, str(tmp_path / "model.pt"))
+
+
+def spoilt(change):
+    """Weights of which one tensor is another."""
+    weights = UNetBackbone(features=FEATURES).state_dict()
+    return {**weights, "stem.conv_0.conv.weight": change(weights["stem.conv_0.conv.weight"])}
+
+
+SPOILT = {
+    "NaN": (lambda x: x * torch.nan, r"conv\.weight holds NaN or infinite values.*weights of an earlier epoch", None),
+    "one infinite": (lambda x: x.index_fill(0, torch.tensor(1), torch.inf), "holds NaN or infinite", None),
+    "scaled integers": (
+        lambda x: torch.quantize_per_tensor(x, 0.01, 0, torch.qint8),
+        "is of qint8 values: save dense floating-point",
+        torch.Tensor.dequantize,
+    ),
+    "integers": (lambda x: (100 * x).to(torch.int8), "is of int8 values", None),
+    "sparse": (torch.Tensor.to_sparse, "is of sparse_coo values", torch.Tensor.to_dense),
+    "complex": (lambda x: x.to(torch.complex64), "is of complex64 values", lambda x: x.real.float()),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_values_that_are_no_weights_are_refused(tmp_path, case):
+    """Before, PyTorch took them in silence, or ended in a traceback; what is advised is taken."""
+    change, message, remedy = SPOILT[case]
+    weights = spoilt(change)
+    network = UNetBackbone(features=FEATURES)
+    torch.save(weights, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=message):
+        start_from(network, str(tmp_path / "model.pt"))
+    odd = weights["stem.conv_0.conv.weight"]
+    mended = spoilt(lambda _: remedy(odd)) if remedy else spoilt(torch.clone)
+    torch.save(mended, tmp_path / "model.pt")
+    start_from(network, str(tmp_path / "model.pt"))
+
+
+def test_several_networks_in_one_file_are_told(capsys):
+    """One is taken, the others are named; alone, as advised, nothing is left open."""
+    weights = UNetBackbone(features=FEATURES).state_dict()
+    best = {name: value + 1 for name, value in weights.items()}
+    assert find_weights({"model": weights, "best_model": best}, weights, "f.pt")["stem.conv_0.conv.weight"] is not None
+    assert "as many under 'best_model' are not used: save alone what you mean" in capsys.readouterr().out
+    assert find_weights(best, weights, "f.pt") == best
+    assert capsys.readouterr().out == ""
+
+
+class Foreign:
+    """What only its own program can read."""
+
+
+FOREIGN = {
+    "a network with its code": lambda network, path: torch.save(network, path),
+    "TorchScript": lambda network, path: torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 8, 8, 8)), path),
+    "settings of a framework": lambda network, path: torch.save(
+        {"hyper_parameters": Foreign(), "state_dict": network.state_dict()}, path
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_with_code_are_read_after_their_weights_are_saved_alone(tmp_path, kind):
+    """As the message says."""
+    source, path = UNetBackbone(features=FEATURES), tmp_path / "model.pt"
+    FOREIGN[kind](source, path)
+    with pytest.raises(InputError, match=r"save torch\.save\(network\.state_dict\(\), 'model\.pt'\)"):
+        start_from(UNetBackbone(features=FEATURES), str(path))
+    if kind == "TorchScript":
+        weights = torch.jit.load(path).state_dict()
+    else:
+        content = torch.load(path, weights_only=False)
+        weights = content["state_dict"] if isinstance(content, dict) else content.state_dict()
+    torch.save(weights, path)
+    start_from(UNetBackbone(features=FEATURES), str(path))

@@ -93,3 +93,24 @@ def test_ct_scaled_by_percentiles_is_told_once(anatomy, capsys):
     scale({"image": torch.as_tensor(10 * anatomy(1)[None])})
     scale_intensity(["image"], "window")({"image": ct()})
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("usual", "others"),
+    [(0, [100, 300]), (255, [0, 200]), (7, [7.5, 7.5]), (-3, [-9, 4])],
+    ids=["a small part cut out", "saturated", "one voxel", "both sides"],
+)
+def test_images_of_nearly_one_value_are_scaled_by_the_others(usual, others):
+    """Before, both percentiles were that value, and the network saw the image's own numbers: 400 instead of 1."""
+    image = torch.full((1, 20, 20, 20), float(usual))
+    image[0, 9, 9, 9], image[0, 12, 9, 9] = others
+    scaled = scale_intensity(["image"])({"image": image})["image"]
+    assert (float(scaled.min()), float(scaled.max())) == (0, 1)
+    assert (scaled[0, 9, 9, 9] - scaled[0, 0, 0, 0]).sign() == np.sign(others[0] - usual)
+
+
+def test_whole_numbers_without_sign_have_no_padding_by_it():
+    """A difference of 1 is not one of 65535."""
+    image = np.random.default_rng(0).integers(990, 1000, (1, 20, 20, 20), dtype=np.uint16)
+    image[:, :5] = 1000
+    assert find_padding(image) == find_padding(image.astype(np.float32)) == ({}, {})
