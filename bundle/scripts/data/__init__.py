@@ -5,7 +5,7 @@ from .cache import DiskCache, MemoryCache, blame_file, cached_dataset, prepared
 from .channels import channel_files, is_further_channel
 from .cohorts import by_cohort, find_cohorts, split_subjects
 from .dataset_json import channel_names, is_nnunet, label_names, listed_images, read_json
-from .dicom_series import file_stamp, series_paths
+from .dicom_series import series_paths
 from .find_scans import find_scans
 from .fingerprint import Fingerprint, describe_misfit, report_misfit
 from .folder_layouts import check_layout, laid_out_images
@@ -20,6 +20,7 @@ from .samplers import CaseDraws, DrawSampler
 from .scan_checks import ScanCheck, check_scan, inspect_scan, scan_exists
 from .scan_table import write_scan_table
 from .splits import CaseSplit, chosen_part, split_cases
+from .stamps import file_stamp
 from .trained_scans import fingerprint, fingerprints, seen_scans, trained_on, unseen_scans
 from .writing import ScanWriter, geometry_of, write_displacement, write_nifti
 

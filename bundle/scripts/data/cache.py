@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..files import load_file, save_atomically
 from ..progress import progress
-from .dicom_series import file_stamp
 from .scan_checks import check_scan
+from .stamps import file_stamp
 
 
 class DiskCache(PersistentDataset):

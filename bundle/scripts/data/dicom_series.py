@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from .geometry import UnusableScan
+from .stamps import file_stamp
 
 TOLD_APART_BY = (
     *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "TriggerTime", "ContentTime"),
@@ -245,14 +245,3 @@ def is_series(path: str | Path) -> bool:
 
 def _stamp(path: str | Path) -> tuple[int, ...]:
     return tuple(file_stamp(str(path)))
-
-
-def file_stamp(path: str) -> list[int]:
-    """Size and time of the last change of a file, or of all files of a folder; of a series, those of its folder."""
-    if not os.path.exists(path):
-        path = os.path.dirname(path)
-    states = []
-    for part in [entry.path for entry in os.scandir(path)] if os.path.isdir(path) else [path]:
-        with contextlib.suppress(FileNotFoundError):  # gone since the folder was listed
-            states.append(os.stat(part))
-    return [sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

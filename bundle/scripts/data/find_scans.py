@@ -19,11 +19,11 @@ from .bids import bids_images, is_bids, usual_suffix
 from .channels import is_further_channel
 from .copies import join_copies
 from .dataset_json import first_channel, listed_images
-from .dicom_series import file_stamp
 from .dry_run import Survey, show_and_leave
 from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions, tell_sizes
+from .stamps import file_stamp
 from .walk_folder import walk
 
 TOLD = ("notes", "label_map", "ct", "digest")

@@ -65,8 +65,46 @@ def read_header(path: str | Path) -> nib.Nifti1Header:
         header = kind.from_fileobj(file, check=False)
     if bytes(header["magic"])[:2] not in (b"n+", b"ni"):
         raise UnusableScan("cannot be read (no NIfTI file, whatever its name says)")
+    offset, least = float(header["vox_offset"]), header.sizeof_hdr
+    if not offset >= least:
+        raise UnusableScan(f"has its values at byte {offset:g}, within its header (vox_offset); set {least + 4} there")
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # as ITK has it; old files have 0 there
     return header
+
+
+def read_values(path: str | Path, header: nib.Nifti1Header) -> np.ndarray:
+    """
+    The values of a NIfTI file, in the shape of its header. A compressed one is read to its end, where its checksum is.
+
+    Raises:
+        UnusableScan: for complex numbers, colours, types or scales that are not valid.
+    """
+    try:
+        kind = header.get_data_dtype()
+    except KeyError:
+        kind = np.dtype("V")
+    if kind.kind == "c":
+        raise UnusableScan("holds complex numbers; store their magnitude (numpy.abs)")
+    if kind.names:
+        raise UnusableScan(f"holds colours ({''.join(kind.names)}); store one grey value a voxel")
+    if kind.kind not in "iuf":
+        raise UnusableScan(f"holds values of datatype {int(header['datatype'])}, which is not read; store float32")
+    try:
+        header.get_slope_inter()
+    except HeaderDataError as error:
+        slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+        raise UnusableScan(
+            f"has scl_slope {slope:g} and scl_inter {intercept:g}; set right ones in the header, 0 for none"
+        ) from error
+    with open_nifti(path) as file:
+        array = np.asanyarray(nib.arrayproxy.ArrayProxy(file, header))
+        try:
+            while isinstance(file, gzip.GzipFile) and file.read(2**20):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # something stands behind what is whole
+                raise
+    return array
 
 
 def nifti_geometry(path: str | Path, header: nib.Nifti1Header | None = None) -> ScanGeometry:

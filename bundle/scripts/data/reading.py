@@ -3,32 +3,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import itk
-import nibabel as nib
 import numpy as np
 import torch
 from monai.config import DtypeLike, KeysCollection
 from monai.data.image_reader import ImageReader
 from monai.transforms import LoadImage, LoadImaged, MapTransform
 from monai.utils import MetaKeys, convert_to_dst_type, ensure_tuple
-from nibabel.spatialimages import HeaderDataError
 
 from ..errors import InputError
 from .channels import channel_files
 from .dicom_series import find_series
 from .dicom_stack import read_pixels, stack
-from .geometry import ScanGeometry, UnusableScan, check_affine, other_grid
+from .geometry import ScanGeometry, UnusableScan, other_grid
+from .itk_files import ITK_ENDINGS, itk_geometry, read_itk
 from .labels import ONE_VOLUME, as_codes
-from .nifti_geometry import itk_affine, nifti_geometry, open_nifti, read_header
+from .nifti_geometry import nifti_geometry, read_header, read_values
 from .resampled_size import check_resampled
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
-ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 UNREAD_ENDINGS = (".mgz", ".mgh", ".mnc", ".hdr", ".nii.bz2")
 """Of volumes that are not read."""
 UNREAD = "is of a format that is not read: make it NIfTI, as with nibabel.save(nibabel.load(it), 'scan.nii.gz')"
@@ -91,9 +87,7 @@ def scan_geometry(path: str) -> ScanGeometry:
     if path.lower().endswith(NIFTI_ENDINGS):
         return nifti_geometry(path)
     if path.lower().endswith(ITK_ENDINGS):
-        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=path)
-        reader.UpdateOutputInformation()
-        return _itk_geometry(path, reader.GetOutput())
+        return itk_geometry(path)
     _refuse_unread(path)
     return stack(find_series(path))[0]
 
@@ -113,30 +107,13 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
     """
     if path.lower().endswith(NIFTI_ENDINGS):
         header = read_header(path)
-        kind = header.get_data_dtype()
-        if kind.kind == "c":
-            raise UnusableScan("holds complex numbers; store their magnitude (numpy.abs)")
-        if kind.names:
-            raise UnusableScan(f"holds colours ({''.join(kind.names)}); store one grey value a voxel")
-        try:
-            header.get_slope_inter()
-        except HeaderDataError as error:
-            slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
-            raise UnusableScan(
-                f"has scl_slope {slope:g} and scl_inter {intercept:g}; set right ones in the header, 0 for none"
-            ) from error
         geometry = nifti_geometry(path, header)
-        with open_nifti(path) as file:
-            array = np.asanyarray(nib.arrayproxy.ArrayProxy(file, header))
+        array = read_values(path, header)
         channels = [-1] if array.size > np.prod(geometry.size) else []
         array = array.reshape(*geometry.size, *channels, order="F")
         return geometry, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if path.lower().endswith(ITK_ENDINGS):
-        image = itk.imread(path)
-        array = itk.array_from_image(image).T
-        return _itk_geometry(path, image), array if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(
-            array, 0, -1
-        )
+        return read_itk(path)
     _refuse_unread(path)
     geometry, slices = stack(find_series(path))
     return geometry, read_pixels(slices)
@@ -145,19 +122,6 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
 def _refuse_unread(path: str) -> None:
     if path.lower().endswith((*UNREAD_ENDINGS, ".img")) and Path(path).is_file():
         raise UnusableScan(UNREAD)
-
-
-def _itk_geometry(path: str, image: Any) -> ScanGeometry:
-    if path.lower().endswith((".nrrd", ".nhdr")):
-        with Path(path).open("rb") as file:
-            head = file.read(2**16).split(b"\n\n")[0].decode("latin-1")
-        units = re.search(r"^space units:\s*(.*)$", head, re.MULTILINE)
-        other = sorted(set(re.findall(r'"([^"]*)"', units.group(1))) - {"mm", "millimeter", ""}) if units else []
-        if other:
-            raise UnusableScan(f"has its space in {other[0]}, which ITK takes for millimetres; store it in millimetres")
-    affine = itk_affine(image)
-    check_affine(affine)
-    return ScanGeometry(affine, tuple(int(n) for n in itk.size(image))[:3], affine)
 
 
 class LoadScan(LoadImage):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from .dicom_series import find_series
+from .itk_files import data_files
 
 PART = 2**16
 """Bytes read at either end of a file."""
@@ -24,9 +25,9 @@ RELEASED = Path("docs", "trained_on.csv")
 def fingerprint(path: str) -> str:
     """
     A digest of a file's size and of its first and last 64 KiB, which of a compressed file hold a checksum of the whole;
-    of others also of :data:`PLACES` parts between, since scans may be empty at both ends. Of a DICOM series that of its
-    first file, with the number of files. It says nothing about the patient, stays the same when a file is moved or
-    renamed, and is read in no time.
+    of others also of :data:`PLACES` parts between, since scans may be empty at both ends. Where the voxels lie beside
+    the header, that of their file. Of a DICOM series that of its first file, with the number of files. It says nothing
+    about the patient, stays the same when a file is moved or renamed, and is read in no time.
 
     Args:
         path: a volume file or a DICOM series, see :func:`~scripts.data.series_paths`.
@@ -34,7 +35,10 @@ def fingerprint(path: str) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    files = [path] if Path(path).is_file() else sorted({part.path for part in find_series(path).slices})
+    if Path(path).is_file():
+        files = data_files(path) or [path]
+    else:
+        files = sorted({part.path for part in find_series(path).slices})
     size = Path(files[0]).stat().st_size
     with Path(files[0]).open("rb") as file:
         ends = file.read(PART)

@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 import torch
-from scripts.data import cached_dataset, find_scans
+from scripts.data import cached_dataset, file_stamp, find_scans
 from scripts.errors import InputError
 from scripts.transforms import scale_intensity
-from support import write_dicom, write_nifti
+from support import write_dicom, write_itk, write_nifti
 
 
 class TestIntensity:
@@ -100,3 +101,36 @@ class TestDiskCache:
         after, files = prepare(scans, **settings)
         assert len(files) == 2
         assert not np.array_equal(before[0], after[0])
+
+
+class TestStamps:
+    """A scan that has changed since it was found good, or prepared, is looked at again."""
+
+    @pytest.mark.parametrize("touch", ["same time", "same second", "new time"])
+    def test_another_content_of_the_same_size(self, tmp_path, touch):
+        for name in "ab":
+            write_nifti(tmp_path / "scans" / f"{name}.nii", np.random.default_rng(ord(name)).random((8, 8, 8)))
+        path = tmp_path / "scans" / "a.nii"
+        assert len(find_scans(str(tmp_path / "scans"), cache_dir=str(tmp_path / "cache"))) == 2
+        before = path.stat().st_mtime_ns
+        write_nifti(path, np.zeros((8, 8, 8)))
+        times = {"same time": before, "same second": before // 10**9 * 10**9, "new time": before + 5 * 10**9}
+        os.utime(path, ns=(times[touch], times[touch]))
+        with pytest.raises(InputError, match=r"a\.nii is constant"):
+            find_scans(str(tmp_path / "scans"), cache_dir=str(tmp_path / "cache"))
+
+    def test_files_that_belong_to_a_scan(self, tmp_path):
+        """Voxels beside a header; further channels; a slice in the place of another, with an earlier time."""
+        write_itk(tmp_path / "a.mhd", np.random.default_rng(0).random((8, 8, 8)))
+        for channel in range(3):
+            write_nifti(tmp_path / f"case_{channel:04d}.nii", np.zeros((8, 8, 8)))
+        write_dicom(tmp_path / "series", np.random.default_rng(0).random((8, 8, 8)))
+        scans = [str(tmp_path / name) for name in ("a.mhd", "case_0000.nii", "series")]
+        stamps = [file_stamp(path) for path in scans]
+        assert stamps == [file_stamp(path) for path in scans]
+        (tmp_path / "a.raw").write_bytes(bytes(8))
+        (tmp_path / "case_0002.nii").write_bytes(bytes(8))
+        first, second = sorted((tmp_path / "series").iterdir())[:2]
+        first.write_bytes(second.read_bytes())
+        os.utime(first, ns=(0, 0))
+        assert all(before != file_stamp(path) for before, path in zip(stamps, scans, strict=True))

@@ -127,6 +127,21 @@ CASES = {
         "or correct scl_slope",
         lambda path, target: change_header(path, target, scl_slope=1),
     ),
+    "values in the header": (
+        header(vox_offset=0),
+        r"within its header \(vox_offset\); set 352 there",
+        lambda path, target: change_header(path, target, vox_offset=352),
+    ),
+    "a type nobody reads": (
+        lambda path: (save(VOLUME, path), change_header(path, path, datatype=1, bitpix=1)),
+        "datatype 1, which is not read; store float32",
+        lambda path, target: save(VOLUME.astype(np.float32), target),
+    ),
+    "a type nobody knows": (
+        lambda path: (save(VOLUME, path), change_header(path, path, datatype=777)),
+        "datatype 777, which is not read; store float32",
+        lambda path, target: save(VOLUME.astype(np.float32), target),
+    ),
     "no intercept": (
         lambda path: write_header(path, VOLUME, PLACE, scl_slope=2, scl_inter=np.nan),
         "scl_inter nan; set right ones in the header, 0 for none",
