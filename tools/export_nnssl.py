@@ -192,7 +192,9 @@ def with_architecture(plans: Mapping[str, Any], checkpoint: Mapping[str, Any], c
     multiple = 2 ** (architecture["arch_kwargs"]["n_stages"] - 1)
     patch = made["configurations"][configuration].get("patch_size", [])
     if len(patch) != 3 or any(n % multiple for n in patch):
-        raise InputError(f"the patch {patch} of '{configuration}' is no volume of multiples of {multiple}")
+        raise InputError(
+            f"the patch {patch} of '{configuration}' is no volume of multiples of {multiple}: set such a one there"
+        )
     made["configurations"][configuration]["architecture"] = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
         "arch_kwargs": architecture["arch_kwargs"],

@@ -88,7 +88,7 @@ def make(studies: str, out: Path, labels: Sequence[str], model: Path, refine: in
     """
     folder = out / NAME
     if folder.exists():
-        raise InputError(f"{folder} is there already: remove it, or name another folder")
+        raise InputError(f"{folder} is there already: move it away, or name another folder")
     if not out.is_dir():
         raise InputError(f"{out} does not exist: it is the folder 'model' of MONAI Label's app monaibundle")
     names = [label.lower() for label in labels]  # as MONAI Label has them

@@ -194,6 +194,21 @@ def test_unusable_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert torch.load(out, weights_only=True)
 
 
+def test_what_is_advised_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training's model.pt in the place of an optimiser, of heads alone, or of an export; another name."""
+    source, out = tmp_path / "model.pt", tmp_path / "out.pt"
+    network = trained()
+    exported = {name.removeprefix("backbone."): value for name, value in network.state_dict().items()}
+    for other in ([1], {"optimizer": {}}, exported):
+        torch.save(other, source)
+        assert "pass the model.pt of a training" in refusal(capsys, source, out)
+    torch.save(network.state_dict(), source)
+    assert export_backbone.main([str(source), str(out)]) == 0
+    capsys.readouterr()
+    assert "pass another name" in refusal(capsys, source, source, "--force")
+    assert export_backbone.main([str(source), str(tmp_path / "other.pt")]) == 0
+
+
 def test_command_as_typed(tmp_path: Path) -> None:
     torch.save(trained().state_dict(), tmp_path / "in.pt")
     done = run_warm((export_backbone.__file__, "in.pt", "out.pt"), tmp_path)

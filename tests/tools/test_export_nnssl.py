@@ -202,3 +202,23 @@ def test_plans_that_will_not_do(run: Path, plans: Any, message: str, capsys: pyt
         path.write_text(json.dumps(plans))
     assert export_nnssl.main([str(run / "model.pt"), str(run / "out.pth"), "--plans", str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_what_is_advised_is_taken(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings of the run, a configuration that the plans have, a patch of multiples."""
+    path, arguments = run / "nnUNetPlans.json", [str(run / "model.pt"), str(run / "out.pth"), "--force"]
+    (run / "settings.json").rename(run / "kept.json")
+    (run / "settings.json").write_text("{")
+    assert export_nnssl.main(arguments) == 1
+    assert "pass the settings.json of the run" in capsys.readouterr().err
+    arguments += ["--settings", str(run / "kept.json")]
+    assert export_nnssl.main(arguments) == 0
+    arguments += ["--plans", str(path)]
+    path.write_text(json.dumps({"configurations": {"3d_lowres": {"patch_size": [20, 28, 20]}}}))
+    assert export_nnssl.main(arguments) == 1
+    assert "pass --configuration with one they have" in capsys.readouterr().err
+    arguments += ["--configuration", "3d_lowres"]
+    assert export_nnssl.main(arguments) == 1
+    assert "is no volume of multiples of 8: set such a one there" in capsys.readouterr().err
+    path.write_text(json.dumps({"configurations": {"3d_lowres": {"patch_size": [24, 32, 24]}}}))
+    assert export_nnssl.main(arguments) == 0

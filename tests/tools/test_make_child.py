@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+from child.choices import choose
 from child.description import modality, structures
 from scripts.errors import InputError
+from support import write_nifti
 
 
 @pytest.mark.parametrize(
@@ -60,3 +68,49 @@ def test_a_description_of_nnunet() -> None:
     assert structures(description) == ([{"name": "all", "codes": [1]}, {"name": "core", "codes": [2, 3]}], [])
     with pytest.raises(InputError, match='label "ignore"'):
         structures({**description, "labels": {"background": 0, "a": 1, "ignore": 2}})
+
+
+DESCRIPTION = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "a", "2": "b"}}
+TABLE = {"file": "patients.csv", "id": "id", "target": "ill"}
+
+
+def described(folder: Path, channels: int, **changes: Any) -> Path:
+    """A data set of three cases, whose images have a file a channel."""
+    training = []
+    for name in "abc":
+        rng = np.random.default_rng(ord(name))
+        for channel in range(channels):
+            ending = f"_{channel:04d}" if channels > 1 else ""
+            write_nifti(folder / "images" / f"{name}{ending}.nii.gz", rng.random((8, 8, 8)).astype(np.float32))
+        write_nifti(folder / "labels" / f"{name}.nii.gz", np.ones((8, 8, 8), np.uint8))
+        training.append({"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz"})
+    (folder / "patients.csv").write_text("id,ill\na,0\nb,1\nc,1\n")
+    (folder / "dataset.json").write_text(json.dumps({**DESCRIPTION, "training": training, **changes}))
+    return folder
+
+
+NNUNET = {"background": 0, "a": 1, "ignore": 2}
+REMEDIES: dict[str, tuple[str, int, dict[str, Any], int, dict[str, Any]]] = {
+    "a classification reads one; make it from a folder with one of them, whose dataset.json names that": (
+        "ill_mr_classification", 2, {"table": TABLE}, 1, {"table": TABLE, "modality": {"0": "T1"}}),
+    "make the child from channels of one of them": (
+        "liver_mr_segmentation", 2, {"modality": {"0": "T1", "1": "CT"}}, 1, {"modality": {"0": "T1"}}),
+    "give it as CT or MRI": (
+        "liver_ct_segmentation", 1, {"modality": {"0": "spiral"}}, 1, {"modality": {"0": "spiral CT"}}),
+    "make it from cases that are labelled whole": (
+        "liver_mr_segmentation", 1, {"modality": {"0": "T1"}, "labels": NNUNET}, 1,
+        {"modality": {"0": "T1"}, "labels": {"background": 0, "a": 1}}),
+    'or {"0": "FLAIR", "1": "T1w"} for images of several channels': (
+        "liver_mr_segmentation", 2, {"modality": None}, 2, {"modality": {"0": "FLAIR", "1": "T1w"}}),
+    "needs a table of the patients": (
+        "ill_mr_classification", 1, {"modality": {"0": "MRI"}}, 1, {"modality": {"0": "MRI"}, "table": TABLE}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REMEDIES)
+def test_what_is_advised_makes_a_child(message: str, tmp_path: Path) -> None:
+    name, channels, content, right_channels, right = REMEDIES[message]
+    with pytest.raises(InputError, match=re.escape(message)):
+        choose(described(tmp_path / "bad", channels, **content), name, {})
+    chosen = choose(described(tmp_path / "mended", right_channels, **right), name, {})
+    assert chosen.settings["classes"]

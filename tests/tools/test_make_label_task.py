@@ -78,3 +78,17 @@ def test_mistakes_get_one_line(
     assert error.startswith("make_label_task: error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_is_advised_is_taken(studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder that is missing, names each once, a folder that is there moved away."""
+    out = tmp_path / "model"
+    assert make_label_task.main([str(studies), str(out), "--labels", "core"]) == 1
+    assert "it is the folder 'model' of MONAI Label's app" in capsys.readouterr().err
+    out.mkdir()
+    assert make_label_task.main([str(studies), str(out), "--labels", "core", "Core"]) == 1
+    assert make_label_task.main([str(studies), str(out), "--labels", "core", "shell"]) == 0
+    assert make_label_task.main([str(studies), str(out), "--labels", "core", "shell"]) == 1
+    assert "is there already: move it away" in capsys.readouterr().err
+    (out / "carried_labels").rename(tmp_path / "before")
+    assert make_label_task.main([str(studies), str(out), "--labels", "core", "shell"]) == 0

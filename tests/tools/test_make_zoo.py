@@ -232,6 +232,48 @@ def test_what_a_release_must_not_be(
     assert not list((tmp_path / "dist").iterdir())
 
 
+def replaced_link(bundle: Path) -> None:
+    (bundle / "docs" / "more.md").unlink()
+    shutil.copy(bundle / "LICENSE", bundle / "docs" / "more.md")
+
+
+CHECKPOINT = {"network": {"weight": torch.ones(3)}, "optimizer": {}}
+REMEDIES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+    "does not belong into a release: remove it": (write("notes.txt", ""), without("notes.txt")),
+    "more.md is a link: put what it leads to there": (
+        lambda bundle: (bundle / "docs" / "more.md").symlink_to(bundle / "LICENSE"),
+        replaced_link,
+    ),
+    "names a path of one machine: write a relative one": (
+        write("configs/train.json", '{"bundle_root": ".", "output_dir": "/home/me/runs"}'),
+        write("configs/train.json", '{"bundle_root": ".", "output_dir": "runs"}'),
+    ),
+    "is not in the bundle: put its code into scripts": (
+        code({}),
+        code({"networks.py": "class Net: ...", "errors.py": "say = print"}),
+    ),
+    "is no plain state dictionary: take the model.pt of a training run": (
+        weights(CHECKPOINT),
+        weights(CHECKPOINT["network"]),
+    ),
+    "three single digits, with an entry in the changelog": (
+        metadata(version="0.10.0"),
+        metadata(version="0.1.1", changelog={"0.1.1": "new"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REMEDIES)
+def test_what_is_advised_makes_a_package(
+    message: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, mended = REMEDIES[message]
+    bad(bundle)
+    assert message in refusal(capsys, bundle, "--out", tmp_path / "dist")
+    mended(bundle)
+    made(bundle, tmp_path / "dist")
+
+
 def test_code_of_several_modules(bundle: Path, tmp_path: Path) -> None:
     """Names re-exported by a package, submodules, and assignments."""
     package = {"networks/__init__.py": "from .nets import Net", "networks/nets.py": "from .. import errors\nNet = 1"}
@@ -296,6 +338,8 @@ class TestCheck:
         for damaged in (content[: len(content) // 2], bytes(flipped), b"no zip", b""):
             package.write_bytes(damaged)
             assert "is damaged, or no zip" in refusal(capsys, "--check", package)
+        package.write_bytes(content)  # downloaded again
+        assert make_zoo.main(["--check", str(package)]) == 0
 
     @pytest.mark.parametrize(
         "name", ["../evil.py", f"{NAME}/../../evil.py", "/evil.py", f"{NAME}\\..\\evil.py", "C:/evil.py", "c:evil.py"]
@@ -317,6 +361,8 @@ class TestCheck:
     def test_other_content(self, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
         renamed = package.rename(package.with_name("blob_mr_segmentation_v0.2.0.zip"))
         assert f"its name must be {PACKAGE}.zip" in refusal(capsys, "--check", renamed)
+        shutil.copy(renamed, package)  # as the message says
+        assert make_zoo.main(["--check", str(package)]) == 0
         with zipfile.ZipFile(renamed, "a") as archive:
             archive.writestr("other/file.txt", "")
         assert f"holds 2 top folders ({NAME}, other), not one" in refusal(capsys, "--check", renamed)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,13 +59,16 @@ def label_names(description: Mapping[str, Any]) -> dict[int, str]:
     if not isinstance(labels, Mapping) or not labels:
         raise InputError(f"dataset.json needs {wanted}")
     if all(re.fullmatch(r"\d+(\.0+)?", str(code)) for code in labels):
-        return {int(float(code)): str(name) for code, name in labels.items()}
+        by_code = {int(float(code)): str(name) for code, name in labels.items()}
+        _check_names(list(by_code), list(by_code.values()))
+        return by_code
     regions: dict[str, list[int]] = {}
     for name, codes in labels.items():
         listed = codes if isinstance(codes, list) else [codes]
         if not listed or not all(isinstance(code, int) and not isinstance(code, bool) and code >= 0 for code in listed):
             raise InputError(f"dataset.json needs {wanted}, not {name!r}: {codes!r}")
         regions[str(name)] = listed
+    _check_names([codes[0] for codes in regions.values()], list(regions))
     found: dict[int, str] = {}
     for name, codes in sorted(regions.items(), key=lambda region: len(region[1])):
         for code in codes:
@@ -90,9 +95,11 @@ def listed_images(folder: Path) -> list[dict[str, Any]]:
     try:
         items = [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in description["training"]]
         for item in items:
-            item["image"] = str(_channel_file(folder / item["image"]))
-            if "label" in item:
-                label = folder / str(item.pop("label"))
+            item["image"] = str(_channel_file(as_spelt(folder / item["image"])))
+            if item.get("subject", "") is None:
+                item.pop("subject")
+            if named := item.pop("label", None):
+                label = as_spelt(folder / str(named))
                 item["label" if label.is_file() else "missing_label"] = str(label)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -101,6 +108,21 @@ def listed_images(folder: Path) -> list[dict[str, Any]]:
             '\'{"images": "imagesTr/*.nii.gz"}\' with the pattern of your scans'
         ) from error
     return [item for item in items if not Path(item["image"]).name.startswith("._")]  # macOS's own, in archives
+
+
+def _check_names(codes: Sequence[int], names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"dataset.json names two labels '{twice}': give each a name of its own")
+    code = next((code for code, name in zip(codes, names, strict=True) if code and name.lower() == "background"), None)
+    if code is not None:
+        raise InputError(f"dataset.json names the label {code} 'background', which is 0: correct its \"labels\"")
+
+
+def as_spelt(path: Path) -> Path:
+    """A path that is there, or the same with accents stored in the other way (macOS, Windows) where that one is."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return path if path.exists() else next((other for other in forms if other.exists()), path)
 
 
 def first_channel(images: Sequence[Mapping[str, Any]]) -> str | None:

@@ -130,7 +130,13 @@ def _check_positions(slices: Sequence[Slice], positions: np.ndarray, normal: np.
             f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; dcm2niix makes an even volume of them (take "
             "the file with _Eq in its name)"
         )
-    raise UnusableScan(f"has slices that do not lie on one line (up to {off:.4g} mm off); split it into its parts")
+    steps = np.diff(positions, axis=0)
+    jump = int(np.linalg.norm(steps - np.median(steps, axis=0), axis=1).argmax()) + 1
+    first, name = float(slices[jump].position @ normal), os.path.basename(slices[jump].path)
+    raise UnusableScan(
+        f"has slices that do not lie on one line (up to {off:.4g} mm off): put those from {first:.4g} mm on ({name} "
+        "and further) into a folder of their own"
+    )
 
 
 def _repeated(slices: Sequence[Slice], along: np.ndarray, usual: float) -> str:

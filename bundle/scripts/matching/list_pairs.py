@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset_json import as_spelt
 from ..data.dry_run import Survey, show_and_leave
 from ..data.label_checks import check_label
 from ..data.result_names import record_results, refuse_overwriting, result_names
@@ -140,7 +141,7 @@ def _read_pairs(path: str) -> list[dict[str, str]]:
     try:
         content = json.loads(Path(path).read_bytes())
         root = Path(path).parent
-        return [{key: str(root / value) for key, value in pair.items()} for pair in content]
+        return [{key: str(as_spelt(root / value)) for key, value in pair.items()} for pair in content]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is no JSON list of pairs of 'image' and 'moving' ({error})") from error
 

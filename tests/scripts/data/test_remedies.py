@@ -251,6 +251,22 @@ class TestDicom:
         lost.write_bytes(content)
         assert check_scan(str(tmp_path / "a")) is None
 
+    def test_slices_off_a_line(self, tmp_path):
+        """Two parts of a spine, each straight: the message says where the second begins."""
+        write_series(tmp_path / "a", VOLUME)
+        for path in sorted((tmp_path / "a").iterdir())[7:]:
+            item = pydicom.dcmread(path)
+            item.ImagePositionPatient = [float(item.ImagePositionPatient[0]) + 50, *item.ImagePositionPatient[1:]]
+            item.save_as(path)
+        said = str(check_scan(str(tmp_path / "a")))
+        (first,) = re.findall(r"put those from .* mm on \((.*) and further\) into a folder of their own", said)
+        (tmp_path / "b").mkdir()
+        for path in sorted((tmp_path / "a").iterdir()):
+            if path.name >= first:
+                shutil.move(path, tmp_path / "b")
+        assert [len(list((tmp_path / name).iterdir())) for name in "ab"] == [7, 5]
+        assert [check_scan(str(tmp_path / name)) for name in "ab"] == [None, None]
+
     def test_two_sizes(self, tmp_path):
         uid = write_series(tmp_path / "a", VOLUME)
         write_series(tmp_path / "a", VOLUME[:10], uid=uid, name="b_{}.dcm")
