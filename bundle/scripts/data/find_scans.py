@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +23,7 @@ from .dataset_json import first_channel, listed_images
 from .dry_run import Survey, show_and_leave
 from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
+from .left_out import tell_alike, tell_left_out, without_links, without_odd_names
 from .scan_checks import ScanCheck, inspect_scan, scan_exists, tell_decisions, tell_sizes
 from .stamps import file_stamp
 from .walk_folder import walk
@@ -132,12 +134,14 @@ def survey(
         items, left_out = walk(folder, min_size)
     if channels > 1:
         items = [item for item in items if not is_further_channel(item["image"])]
+    items, odd = without_odd_names(items)
+    left_out += odd
     if not items:
         raise InputError(
             f"dataset_dir {folder} holds no scan: NIfTI, NRRD, MHA files or DICOM folders are looked for"
             + "".join(f"\n  {path} {why}" for path, why in left_out[:5])
         )
-    items, links = _without_links(items)
+    items, links = without_links(items)
     left_out += links
     named = all(item.get("kind") for item in items)
     if named:
@@ -155,7 +159,7 @@ def survey(
     problems = {item["image"]: problem for item in items if (problem := checks[item["image"]].problem)}
     if not has_options:
         left_out = [(path, why.split(" (--label_maps")[0]) for path, why in left_out]
-    _tell_left_out(left_out)
+    tell_left_out(left_out)
     refuse_or_leave_out([f"{path} {problem}" for path, problem in problems.items()], len(items), "scans", skip_bad)
     usable = [item for item in items if item["image"] not in problems]
     good = {item["image"]: checks[item["image"]] for item in usable}
@@ -165,9 +169,10 @@ def survey(
     kept = ("image", "label", "missing_label")
     scans = [
         {key: item[key] for key in kept if key in item}
-        | {"subject": _subject(item, folder, subject_key), "kind": item.get("kind", "")}
+        | {"subject": unicodedata.normalize("NFC", _subject(item, folder, subject_key)), "kind": item.get("kind", "")}
         for item in usable
     ]
+    tell_alike([scan["subject"] for scan in scans])
     join_copies(scans, good, min_subjects)
     subjects = {scan["subject"] for scan in scans}
     if len(subjects) < min_subjects:
@@ -176,17 +181,6 @@ def survey(
             f"{min_subjects} subjects or more are needed"
         )
     return Survey(scans, good, [*left_out, *problems.items()])
-
-
-def _without_links(items: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Items without those that lead to the file of an earlier one, which would be another person; and those."""
-    own: dict[Any, dict[str, Any]] = {}
-    links = []
-    for item in items:
-        first = own.setdefault((os.path.realpath(item["image"]), item.get("label")), item)
-        if first is not item:
-            links.append((item["image"], "is listed twice, or is a link to one that is listed"))
-    return list(own.values()), links
 
 
 def _without_label_maps(
@@ -198,13 +192,6 @@ def _without_label_maps(
     if not scans:  # the folder is one of label maps, and asked for
         return list(items), []
     return scans, [(item["image"], "is a label map or mask (--label_maps True takes it for a scan)") for item in maps]
-
-
-def _tell_left_out(left_out: Sequence[tuple[str, str]]) -> None:
-    """One line a reason, with the number of files and one of them."""
-    for reason in dict.fromkeys(why for _, why in left_out):
-        paths = [path for path, why in left_out if why == reason]
-        print(f"left out {len(paths)}, as {paths[0]}, which {reason}", flush=True)
 
 
 def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool = False, **options: Any) -> list[dict]:

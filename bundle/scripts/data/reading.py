@@ -84,9 +84,9 @@ def scan_geometry(path: str) -> ScanGeometry:
     Raises:
         UnusableScan: where that is not valid or not known.
     """
-    if path.lower().endswith(NIFTI_ENDINGS):
+    if _is_file_of(path, NIFTI_ENDINGS):
         return nifti_geometry(path)
-    if path.lower().endswith(ITK_ENDINGS):
+    if _is_file_of(path, ITK_ENDINGS):
         return itk_geometry(path)
     _refuse_unread(path)
     return stack(find_series(path))[0]
@@ -105,18 +105,22 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
     Raises:
         UnusableScan: see :func:`scan_geometry`; for complex numbers or colours.
     """
-    if path.lower().endswith(NIFTI_ENDINGS):
+    if _is_file_of(path, NIFTI_ENDINGS):
         header = read_header(path)
         geometry = nifti_geometry(path, header)
         array = read_values(path, header)
         channels = [-1] if array.size > np.prod(geometry.size) else []
         array = array.reshape(*geometry.size, *channels, order="F")
         return geometry, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-    if path.lower().endswith(ITK_ENDINGS):
+    if _is_file_of(path, ITK_ENDINGS):
         return read_itk(path)
     _refuse_unread(path)
     geometry, slices = stack(find_series(path))
     return geometry, read_pixels(slices)
+
+
+def _is_file_of(path: str, endings: tuple[str, ...]) -> bool:
+    return path.lower().endswith(endings) and not Path(path).is_dir()  # a folder of DICOM files may be called so
 
 
 def _refuse_unread(path: str) -> None:

@@ -24,6 +24,8 @@ ODD = 4.0
 """How many times longer or shorter than the others a scan is that is pointed out."""
 
 
+NO_TEXT = "has a name that is not UTF-8 (Latin-1, perhaps): rename it"
+
 STEPS = 1000
 """Of 32-bit floating point that a scan's values must span, unless it holds all of them."""
 
@@ -73,6 +75,8 @@ def inspect_scan(
     Returns:
         what was found.
     """
+    if not is_text(path):
+        return ScanCheck(NO_TEXT)
     if not scan_exists(path):
         return ScanCheck("does not exist; correct dataset.json, or its path")
     try:
@@ -174,6 +178,15 @@ def _problem_of_range(image: np.ndarray) -> str | None:
             "lowest one"
         )
     return None
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is UTF-8: others come from old disks and cannot be written into tables."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def scan_exists(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _subjects_by_contrast(items: list[dict[str, Any]], folder: Path) -> None:
             item |= {"kind": parts[-1].lower()} if parts[-1].lower() not in NO_CONTRASTS else {}
             name = scan_name(item["image"])[: -len(parts[-1])].rstrip("-_. ")
             place = os.path.relpath(os.path.dirname(item["image"]), folder)
-            groups[os.path.normpath(os.path.join(place, name))].append(item)
+            groups[unicodedata.normalize("NFC", os.path.normpath(os.path.join(place, name)))].append(item)
     for subject, members in groups.items():
         if len(members) > 1:
             for item in members:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts.data import find_scans
+from scripts.data import check_scan, find_scans
 from scripts.errors import InputError
 from support import cut, write_dicom, write_itk, write_nifti
 
@@ -218,3 +218,33 @@ class TestRecordOfChecks:
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match=r"cache_dir .* pass another --cache_dir"):
             find_scans(str(cohort), cache_dir=str(tmp_path / "file" / "cache"))
+
+
+def test_a_name_in_two_spellings_is_one_subject(tmp_path, capsys):
+    """Accents as macOS stores them and as others do; upper and lower case alone are pointed out."""
+    for number, name in enumerate(("Mu\u0308ller_t1", "Müller_t2", "sub-A_t1", "sub-A_t2", "SUB-A_t1", "SUB-A_t2")):
+        volume = np.random.default_rng(number).random((6, 6, 6)).astype(np.float32)
+        write_nifti(tmp_path / f"{name}.nii.gz", volume)
+    assert {scan["subject"] for scan in find_scans(str(tmp_path))} == {"Müller", "sub-A", "SUB-A"}
+    assert "subjects SUB-A and sub-A differ in upper and lower case alone" in capsys.readouterr().out
+
+
+def test_names_that_are_no_text_are_left_out_until_they_are_renamed(tmp_path, capsys):
+    """Before, a run on them ended in a traceback when its table was written."""
+    for name in "abc":
+        write_nifti(tmp_path / f"{name}.nii.gz", np.random.default_rng(ord(name)).random((6, 6, 6)))
+    odd = os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"
+    os.rename(tmp_path / "a.nii.gz", odd)
+    assert len(find_scans(str(tmp_path))) == 2
+    assert (
+        r"M\xfcller.nii.gz, which has a name that is not UTF-8 (Latin-1, perhaps): rename it" in capsys.readouterr().out
+    )
+    assert "rename it" in str(check_scan(os.fsdecode(odd)))
+    os.rename(odd, tmp_path / "Müller.nii.gz")
+    assert len(find_scans(str(tmp_path))) == 3
+
+
+def test_a_series_in_a_folder_that_is_named_like_a_file(tmp_path):
+    for number, name in enumerate(("a.nii", "b.nii.gz", "c.nrrd")):
+        write_dicom(tmp_path / name, np.random.default_rng(number).normal(size=(6, 6, 6)))
+    assert len(find_scans(str(tmp_path))) == 3

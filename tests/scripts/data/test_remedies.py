@@ -214,6 +214,22 @@ def test_label_maps(tmp_path):
     check_label(str(tmp_path / "scan.nii"), str(tmp_path / "coarse.nii"))
 
 
+@pytest.mark.parametrize("turn", [np.eye(4)[[2, 0, 1, 3]].T, np.diag([-1.0, 1, 1, 1]), np.eye(4)[[1, 0, 2, 3]]])
+def test_a_label_map_with_its_axes_in_another_order(tmp_path, turn):
+    """Refused, and on the scan's grid after it was resampled as is said: the same voxels, none lost."""
+    save(VOLUME, tmp_path / "scan.nii")
+    codes = (VOLUME > 0).astype(np.uint8) + (VOLUME > 600)
+    drawn = nib.Nifti1Image(codes, PLACE)
+    ornt = nib.orientations.io_orientation(turn)
+    nib.save(drawn.as_reoriented(ornt), tmp_path / "turned.nii")
+    with pytest.raises(InputError, match=r"resample the label map, as by nibabel\.processing\.resample_from_to"):
+        check_label(str(tmp_path / "scan.nii"), str(tmp_path / "turned.nii"))
+    again = resample_from_to(nib.load(tmp_path / "turned.nii"), nib.load(tmp_path / "scan.nii"), order=0)
+    nib.save(again, tmp_path / "label.nii")
+    check_label(str(tmp_path / "scan.nii"), str(tmp_path / "label.nii"))
+    assert np.array_equal(np.asarray(again.dataobj), codes)
+
+
 class TestDicom:
     def refused(self, folder: Path, message: str) -> None:
         assert re.search(message, str(check_scan(str(folder))))
