@@ -16,6 +16,7 @@ from pathlib import Path
 
 from command import Parser, command
 from scripts.data import fingerprint
+from scripts.data.tables import read_own
 from scripts.files import write_text
 
 
@@ -29,7 +30,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     """
     trained = set(json.loads((run / "settings.json").read_text(encoding="utf-8"))["trained_on"])
     rows = []
-    for row in csv.DictReader((run / "scans.csv").read_text(encoding="utf-8").splitlines()):
+    for row in read_own(run / "scans.csv", "scan"):
         path = Path(row["scan"])
         digits = fingerprint(str(path))
         if digits in trained:

@@ -30,6 +30,7 @@ ANNOUNCED = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
 TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImagePositionPatient"),
+    "PhotometricInterpretation",
     *(
         "ImageOrientationPatient",
         "RescaleSlope",
@@ -75,6 +76,7 @@ class Series:
     unreadable: list[str]
     slices: list[Slice] = field(default_factory=list)
     modality: str = ""
+    inverted: bool = False
     announced: dict[str, int] = field(default_factory=dict)
 
 
@@ -161,28 +163,22 @@ def _read_folder(folder: str, stamp: tuple[int, ...]) -> dict[str, Series]:
             if not hasattr(dataset, "Rows") or getattr(dataset, "Modality", "") in NO_SCANS:
                 continue  # no image: a directory, structures, a report
             slices = _slices(path, dataset)
-        except (
-            InvalidDicomError,
-            OSError,
-            EOFError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            NotImplementedError,
-        ):
+        except DAMAGED:
             unreadable.append(path)
             continue
         uid = str(getattr(dataset, "SeriesInstanceUID", ""))
+        shown = str(getattr(dataset, "PhotometricInterpretation", "")).upper()
         found.setdefault(
             uid,
             Series(
                 uid,
                 str(getattr(dataset, "SeriesDescription", "") or "").strip(),
                 str(getattr(dataset, "SeriesNumber", "") or ""),
-                int(getattr(dataset, "SamplesPerPixel", 1) or 1),
+                # a palette has colours by number, of which ITK makes three values, or ends the process
+                3 if shown.startswith("PALETTE") else int(getattr(dataset, "SamplesPerPixel", 1) or 1),
                 unreadable,
                 modality=str(getattr(dataset, "Modality", "") or ""),
+                inverted=shown == "MONOCHROME1",
                 announced={name: int(value) for name in ANNOUNCED if (value := getattr(dataset, name, None))},
             ),
         ).slices.extend(slices)

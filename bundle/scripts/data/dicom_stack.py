@@ -50,6 +50,11 @@ def stack(series: Series) -> tuple[ScanGeometry, list[Slice]]:
         raise UnusableScan(f"lacks slices: {len(series.unreadable)} files cannot be read ({names}); copy them anew")
     if series.colours != 1:
         raise UnusableScan(f"holds colours ({series.colours} values a voxel); one grey value a voxel is needed")
+    if series.inverted:
+        raise UnusableScan(
+            "is MONOCHROME1 (low values shown bright), whose values ITK turns around; set its "
+            "PhotometricInterpretation to MONOCHROME2, which leaves the values"
+        )
     if not all(np.isfinite([*each.position, *each.orientation, *each.pixel]).all() for each in slices):
         raise UnusableScan(
             "does not say where its slices lie (ImagePositionPatient, ImageOrientationPatient or PixelSpacing is "

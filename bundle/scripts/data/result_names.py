@@ -17,6 +17,7 @@ from monai.data import FolderLayoutBase
 
 from ..errors import InputError
 from ..files import write_text
+from .tables import read_own
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 SINGLE_FILE_ENDINGS = (*VOLUME_ENDINGS, ".dcm", ".ima")
@@ -115,12 +116,8 @@ def refuse_repeated(names: Mapping[Any, str]) -> None:
 
 def read_record(folder: Path) -> dict[str, list[str]]:
     """Paths of the scans that the results of a folder come from, by their names; empty without a record."""
-    path = folder / RECORD
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
-    return {row[0]: [entry for entry in row[1:] if entry] for row in rows if row} if head[:1] == ["result"] else {}
+    rows = (list(row.values()) for row in read_own(folder / RECORD, "result"))
+    return {name: [entry for entry in entries if entry] for name, *entries in rows}
 
 
 def record_results(output_dir: str, sources: Mapping[str, Sequence[str]]) -> None:

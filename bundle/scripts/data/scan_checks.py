@@ -169,7 +169,7 @@ def _problem_of_range(image: np.ndarray) -> str | None:
     """What 32-bit floating point, in which networks compute, cannot hold."""
     low, high = float(image.min()), float(image.max())
     top = max(abs(low), abs(high))
-    if top > np.finfo(np.float32).max:
+    if top > float(np.finfo(np.float32).max):
         return f"has values up to {top:.3g}, more than 32-bit floating point holds; divide them, or correct scl_slope"
     few = high - low < STEPS * float(np.spacing(np.float32(top)))
     if few and not np.array_equal(image.astype(np.float32), image):

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..files import write_atomically
 from .geometry import voxel_size
 from .reading import scan_geometry
+from .tables import read_own
 
 FILE = "scans.csv"
 COLUMNS = ("scan", "subject", "part", "kind", "voxels", "voxel_size_mm", "decided")
@@ -71,8 +72,5 @@ def _places(path: str) -> list[str]:
 
 def _earlier_rows(path: Path) -> dict[str, list[str]]:
     """Lines of a table that a run before wrote, by full path of the scan."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [[row.get(column) or "" for column in COLUMNS] for row in csv.DictReader(file)]
+    rows = [[row.get(column) or "" for column in COLUMNS] for row in read_own(path, COLUMNS[0])]
     return {os.path.abspath(row[0]): row for row in rows if row[0]}

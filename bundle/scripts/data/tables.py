@@ -7,9 +7,10 @@ import csv
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..errors import InputError
 
 SEPARATORS = ",;\t"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -40,13 +41,12 @@ def split_rows(text: str) -> tuple[str, list[list[str]]]:
         text: of the table; Excel's first line ``sep=;`` counts.
 
     Returns:
-        its separator, the most frequent one of the first row; and the entries of each row, without blanks around them
-        and with accents written in one way (NFC).
+        its separator, the most frequent one of the first row; and the entries of each row, without blanks around them.
 
     Raises:
         ValueError: for quotes that do not close.
     """
-    text = unicodedata.normalize("NFC", text).lstrip("\r\n")
+    text = text.lstrip("\r\n")
     said = re.match(r"sep=(.)[ \t]*[\r\n]+", text)
     text = text[said.end() :] if said else text
     separator = said[1] if said else max(SEPARATORS, key=re.split(r"[\r\n]", text, maxsplit=1)[0].count)
@@ -75,6 +75,39 @@ def check_widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
                 f"row {number} ({row[0]}) has {len(row)} entries for {len(head)} columns: put entries that hold the "
                 "separator in quotes, and write decimals with a point"
             )
+
+
+def read_own(path: Path, first: str) -> list[dict[str, str]]:
+    """
+    The lines of a table that a run wrote, also where a spreadsheet has saved it again.
+
+    Args:
+        path: of the table.
+        first: name of its first column.
+
+    Returns:
+        one dictionary a line, as they were written, decimal commas turned back; none where there is no such file.
+
+    Raises:
+        InputError: for a file that is no such table any more.
+    """
+    if not path.is_file():
+        return []
+    try:
+        text = read_text(path)
+        head = re.split(r"[\r\n]", text, maxsplit=1)[0]
+        separator = max(SEPARATORS, key=head.count)
+        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
+        if (lines.fieldnames or [""])[0] != first:
+            raise ValueError(f"it does not begin with the column '{first}'")
+        return [
+            {k: v.replace(",", ".") if separator != "," and DECIMAL_COMMA.fullmatch(v) else v for k, v in line.items()}
+            for line in lines
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path} is not as a run wrote it ({error}): save it as CSV in UTF-8, or move it elsewhere"
+        ) from error
 
 
 def number(text: str) -> float:

@@ -34,7 +34,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"table {path} does not exist: correct 'file' of the setting table, or copy it there")
     try:
-        _, found = split_rows(read_text(path))
+        _, found = split_rows(unicodedata.normalize("NFC", read_text(path)))
         names, *rows = found or [[]]
         check_widths(names, rows)
     except (OSError, ValueError) as error:

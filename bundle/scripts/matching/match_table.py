@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..data.tables import read_own
 from ..files import write_text
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
@@ -129,7 +130,4 @@ def put_rows(
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The lines of a table, none where there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_own(path, "result")

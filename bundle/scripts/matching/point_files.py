@@ -70,7 +70,7 @@ def read_points(path: str, space: str | None = None) -> PointFile:
     if ending is None:
         raise InputError(f"{path} is no file of landmarks: they are read from {', '.join(ENDINGS)}")
     try:
-        content = read_text(path)
+        content = unicodedata.normalize("NFC", read_text(path))
         found = _markups(content, ending) if ending == ".mrk.json" else _table(content, ending, space)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error

@@ -13,6 +13,8 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
 
+from ..data.tables import number, read_own
+from ..errors import InputError
 from ..files import write_text
 from ..plots import curves_figure
 
@@ -58,10 +60,13 @@ class History:
     def started(self, engine: Workflow) -> None:
         """Read the rows of an earlier run; the epochs that are trained (anew) replace theirs."""
         path = self.folder / "history.csv"
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        try:
+            rows = [{k: number(v) for k, v in row.items() if v} for row in read_own(path, "epoch")]
             self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except InputError:
+            raise
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path} is not as a run wrote it ({error}): bring it back, or move it away") from error
 
     def epoch_completed(self, engine: SupervisedTrainer) -> None:
         validated = engine.state.epoch % self.interval == 0

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from geometries import grid, sheared, write_header, write_series
 from nibabel.processing import resample_from_to, resample_to_output
-from scripts.data import LoadScand, check_label, check_scan, scan_geometry, series_paths
+from scripts.data import LoadScand, check_label, check_scan, read_scan, scan_geometry, series_paths
 from scripts.errors import InputError
 
 SIZE = (14, 16, 12)
@@ -266,6 +266,22 @@ class TestDicom:
         self.refused(tmp_path / "a", "lacks slices: .*cop[yi].* anew")
         lost.write_bytes(content)
         assert check_scan(str(tmp_path / "a")) is None
+
+    def test_values_that_would_be_turned_around(self, tmp_path):
+        """Before, air of such a CT was bright; with the other word, which the message advises, values stay."""
+        write_series(tmp_path / "a", VOLUME, PhotometricInterpretation="MONOCHROME1")
+        self.refused(tmp_path / "a", "is MONOCHROME1 .*set its PhotometricInterpretation to MONOCHROME2")
+        for path in (tmp_path / "a").iterdir():
+            item = pydicom.dcmread(path)
+            item.PhotometricInterpretation = "MONOCHROME2"
+            item.save_as(path)
+        assert check_scan(str(tmp_path / "a")) is None
+        assert np.array_equal(read_scan(str(tmp_path / "a"))[1], VOLUME)
+
+    def test_colours_by_number(self, tmp_path):
+        """Before, ITK ended the process."""
+        write_series(tmp_path / "a", VOLUME, PhotometricInterpretation="PALETTE COLOR")
+        self.refused(tmp_path / "a", "holds colours .3 values a voxel.")
 
     def test_slices_off_a_line(self, tmp_path):
         """Two parts of a spine, each straight: the message says where the second begins."""

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from scripts.data.tables import number
+from scripts.data import record_results, write_scan_table
+from scripts.data.tables import number, read_own
 from scripts.errors import InputError
 from scripts.finetuning import read_table
+from scripts.matching.match_table import put_rows
+from support import write_nifti
 
 ROWS = [{"id": "p1", "age": "62.5"}, {"id": "Müller", "age": "3"}]
 PLAIN = "id,age\np1,62.5\nMüller,3\n"
@@ -64,3 +68,68 @@ def test_numbers_with_a_decimal_comma():
         number("62,5")
     with pytest.raises(ValueError, match=r"'old' is no number$"):
         number("old")
+
+
+SAVED_AGAIN = {
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "byte order mark, CRLF": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+}
+SPOILT = {
+    "Latin-1": lambda text: text.encode("latin-1"),
+    "nothing": lambda text: b"",
+    "no head": lambda text: b"x,y\n1,2\n",
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The tables of a run, one of whose scans has an accent; and what a run on other scans of these names does."""
+    for name in "ab":
+        write_nifti(tmp_path / name / "ü.nii", np.random.default_rng(0).random((6, 6, 6)))
+    paths, out = [str(tmp_path / name / "ü.nii") for name in "ab"], tmp_path / "out"
+    record_results(str(out), {"ü": [paths[0]]})
+    write_scan_table(str(out), [{"image": paths[0]}])
+    put_rows(out / "matches.csv", ("result", "ncc"), "ü", [{"ncc": "0.5"}])
+    return out, {
+        "results.csv": lambda: record_results(str(out), {"ü": [paths[1]]}),
+        "scans.csv": lambda: write_scan_table(str(out), [{"image": paths[1]}], earlier="refuse"),
+        "matches.csv": lambda: put_rows(out / "matches.csv", ("result", "ncc"), "b", [{"ncc": "0.25"}]),
+    }
+
+
+def save(path, change):
+    path.write_bytes(change(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("saved", SAVED_AGAIN)
+def test_tables_of_a_run_that_a_spreadsheet_has_saved(run, saved):
+    """Before, results of other scans were written over, and lines were lost."""
+    out, actions = run
+    for name, action in actions.items():
+        save(out / name, SAVED_AGAIN[saved])
+        if name == "matches.csv":
+            action()
+            assert (out / name).read_text(encoding="utf-8") == "result,ncc\nü,0.5\nb,0.25\n"
+        else:
+            with pytest.raises(InputError, match="another --output_dir"):
+                action()
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_tables_of_a_run_that_cannot_be_read_are_refused_until_they_are_mended(run, tmp_path, spoilt):
+    out, actions = run
+    for name, action in actions.items():
+        kept = (out / name).read_text(encoding="utf-8")
+        save(out / name, SPOILT[spoilt])
+        with pytest.raises(InputError, match=f"{name} is not as a run wrote it .*in UTF-8, or move it elsewhere"):
+            action()
+        (out / name).rename(tmp_path / name)
+        action()
+        (out / name).write_text(kept, encoding="utf-8")
+
+
+def test_decimal_commas_that_a_spreadsheet_has_made(tmp_path):
+    (tmp_path / "t.csv").write_text("result;ncc\nx,y;0,5\n")
+    assert read_own(tmp_path / "t.csv", "result") == [{"result": "x,y", "ncc": "0.5"}]

@@ -8,8 +8,10 @@ import csv
 import re
 from types import SimpleNamespace
 
+import pytest
 import torch
 from ignite.engine import Engine, Events
+from scripts.errors import InputError
 from scripts.training import History, step_scalars
 
 
@@ -61,6 +63,18 @@ class TestHistory:
         self.run(tmp_path, 3)
         rows = self.run(tmp_path, 4, start=2, value=10)
         assert [row["train_loss"] for row in rows] == ["1.0", "2.0", "13.0", "14.0"]
+
+    def test_a_table_that_a_spreadsheet_has_saved(self, tmp_path):
+        """Is gone on with; one that is no table of epochs any more is refused until it is moved away."""
+        self.run(tmp_path, 2)
+        path = tmp_path / "history.csv"
+        path.write_text(path.read_text().replace(",", ";").replace(".", ","), encoding="utf-8-sig")
+        assert [row["train_loss"] for row in self.run(tmp_path, 3, start=2)] == ["1.0", "2.0", "3.0"]
+        path.write_text("epoch,train_loss\n1,much\n")
+        with pytest.raises(InputError, match=r"history\.csv is not as a run wrote it .*move it away"):
+            self.run(tmp_path, 4, start=3)
+        path.rename(tmp_path / "before.csv")
+        assert [row["epoch"] for row in self.run(tmp_path, 4, start=3)] == ["4"]
 
     def test_fresh_run_forgets_an_old_history(self, tmp_path):
         self.run(tmp_path, 3)
