@@ -19,7 +19,7 @@ from scripts.errors import user_message
 from scripts.files import load_file
 from support import TORCHRUN
 
-SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 1}
+SETTINGS = {**TINY, "epochs": 3, "epoch_length": 5, "validation_pairs": 3, "picture_interval": 3}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -135,17 +135,21 @@ class TestStopped:
         assert f"resumed from {tmp_path / 'checkpoint.pt'} after epoch" in shown
         assert_same_course(tmp_path, two)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "Slurm"])
-    def test_a_signal_to_all_processes_saves_within_an_epoch(self, command, run, two, tmp_path, number):
-        """Both processes stop after the same step; averages of both go on."""
-        process = subprocess.Popen(
-            command(tmp_path, num_workers=1), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        wait_for(tmp_path / "checkpoint_0001.pt", process)
-        os.killpg(process.pid, number)  # also to those that load data
-        _, errors = process.communicate(timeout=120)
-        assert "interrupted: saved in" in errors, errors
-        assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3
+    def test_signals_to_all_processes_save_within_an_epoch(self, command, run, two, tmp_path):
+        """Ctrl-C, then what Slurm sends: both processes stop after the same step; averages of both go on."""
+        for epoch, number in enumerate((signal.SIGINT, signal.SIGTERM), start=1):
+            process = subprocess.Popen(
+                command(tmp_path, num_workers=1, resume=True),
+                env=ENVIRONMENT,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            wait_for(tmp_path / f"checkpoint_{epoch:04}.pt", process)
+            os.killpg(process.pid, number)  # also to those that load data
+            _, errors = process.communicate(timeout=120)
+            assert "interrupted: saved in" in errors, errors
+            assert load_file(tmp_path / "checkpoint.pt")["epoch"] < 3
         run(tmp_path, resume=True)
         assert_same_course(tmp_path, two)
 
