@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,9 +73,12 @@ def read_header(path: str | Path) -> nib.Nifti1Header:
     return header
 
 
-def read_values(path: str | Path, header: nib.Nifti1Header) -> np.ndarray:
+def read_values(path: str | Path, header: nib.Nifti1Header) -> tuple[np.ndarray, int]:
     """
-    The values of a NIfTI file, in the shape of its header. A compressed one is read to its end, where its checksum is.
+    The values of a NIfTI file, in the shape of its header. It is read to its end, where a compressed one's checksum is.
+
+    Returns:
+        the values, and the number of bytes behind them.
 
     Raises:
         UnusableScan: for complex numbers, colours, types or scales that are not valid.
@@ -98,13 +102,15 @@ def read_values(path: str | Path, header: nib.Nifti1Header) -> np.ndarray:
         ) from error
     with open_nifti(path) as file:
         array = np.asanyarray(nib.arrayproxy.ArrayProxy(file, header))
+        behind = 0
+        file.seek(int(header["vox_offset"]) + math.prod(header.get_data_shape()) * kind.itemsize)
         try:
-            while isinstance(file, gzip.GzipFile) and file.read(2**20):
-                pass
+            while part := file.read(2**20):
+                behind += len(part)
         except gzip.BadGzipFile as error:
             if "Not a gzipped file" not in str(error):  # something stands behind what is whole
                 raise
-    return array
+    return array, behind
 
 
 def nifti_geometry(path: str | Path, header: nib.Nifti1Header | None = None) -> ScanGeometry:

@@ -108,7 +108,11 @@ def read_scan(path: str) -> tuple[ScanGeometry, np.ndarray]:
     if _is_file_of(path, NIFTI_ENDINGS):
         header = read_header(path)
         geometry = nifti_geometry(path, header)
-        array = read_values(path, header)
+        array, behind = read_values(path, header)
+        if behind:
+            geometry.notes["bytes left over"] = (
+                f"goes on for {behind} bytes behind its voxels; if its header has a wrong size or type, correct it"
+            )
         channels = [-1] if array.size > np.prod(geometry.size) else []
         array = array.reshape(*geometry.size, *channels, order="F")
         return geometry, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -198,6 +202,8 @@ class LoadScand(LoadImaged):
                     raise UnusableScan(f"is sheared, which ITK cannot write: {STRAIGHTEN}")
             except UnusableScan as error:
                 raise InputError(f"{data[key]} {error}") from error
+            except FileNotFoundError as error:
+                raise InputError(f"{data[key]} does not exist: correct its path") from error
         loaded = super().__call__(data, reader)
         for key in self.key_iterator(loaded):
             if self.channels > 1 and key not in self.label_keys:
@@ -224,10 +230,19 @@ class LoadScand(LoadImaged):
             )
         return both
 
+    def _as_image(self, values: Any, path: Any) -> Any:
+        """An image in the type asked for, of which nothing is lost by it; what a folder holds was checked before."""
+        if len(values) != self.channels:
+            raise InputError(f"{path} holds {len(values)} volumes or colours; store one scan a file")
+        image = values if self.dtype is None else convert_to_dst_type(values, values, dtype=self.dtype)[0]
+        if not torch.as_tensor(image).isfinite().all():
+            raise InputError(f"{path} has voxels that are NaN, infinite, or too large for {image.dtype}")
+        return image
+
     def _typed(self, key: str, values: Any, path: Any) -> Any:
         """The values in the type asked for; label codes as float64, which PyTorch resamples and which is exact."""
         if key not in self.label_keys:
-            return values if self.dtype is None else convert_to_dst_type(values, values, dtype=self.dtype)[0]
+            return self._as_image(values, path)
         if len(values) > 1:
             raise InputError(f"{path} holds {len(values)} {ONE_VOLUME}")
         try:

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, download
 from monai.data import MetaTensor
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, user_message
 from ..files import load_file
 from .find_weights import find_weights
 from .weights import load_weights
@@ -80,19 +80,24 @@ class Pretrained(nn.Module):
         The features of a scan, prepared as the weights want it: orientation, voxel size, intensities, crop.
 
         Args:
-            scan: a file, or the folder of a DICOM series.
+            scan: a file, the folder of a DICOM series, or one of several series in a folder, ``folder/SERIES``.
 
         Returns:
             f^g and f^l, on the device of the weights.
 
         Raises:
-            InputError: without the preprocessing that :meth:`from_pretrained` brings, or for a scan that is not there.
+            InputError: without the preprocessing that :meth:`from_pretrained` brings, or for a scan that cannot be
+                used.
         """
         if self.preprocessing is None:
             raise InputError("this backbone does not know how scans are prepared: load it by from_pretrained")
-        if not Path(scan).exists():
-            raise InputError(f"{scan} does not exist")
-        image = self.preprocessing({"image": str(scan)})["image"]
+        try:
+            image = self.preprocessing({"image": str(scan)})["image"]
+        except Exception as error:  # MONAI wraps what a transform raises
+            message = user_message(error)
+            if message is None:
+                raise
+            raise InputError(message) from error
         device = next(self.parameters()).device
         with torch.no_grad():
             found, local = self(image.as_tensor()[None].float().to(device))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pydicom
 import pytest
 from geometries import grid, sheared, write_header, write_series
 from nibabel.processing import resample_from_to, resample_to_output
-from scripts.data import LoadScand, check_label, check_scan, read_scan, scan_geometry, series_paths
+from scripts.data import LoadScand, check_label, check_scan, inspect_scan, read_scan, scan_geometry, series_paths
 from scripts.errors import InputError
 
 SIZE = (14, 16, 12)
@@ -154,6 +155,34 @@ CASES = {
     ),
     "damaged": (damage, "copy it anew", copy_anew),
 }
+
+
+def test_a_header_of_fewer_voxels_than_the_file_has_is_told(tmp_path):
+    """Corrected, nothing is said."""
+    save(VOLUME, tmp_path / "scan.nii")
+    change_header(tmp_path / "scan.nii", tmp_path / "bad.nii", dim=[3, 7, *SIZE[1:], 1, 1, 1, 1])
+    compressed = tmp_path / "bad.nii.gz"
+    compressed.write_bytes(gzip.compress((tmp_path / "bad.nii").read_bytes()))
+    for path in (tmp_path / "bad.nii", compressed):
+        said = inspect_scan(str(path)).notes["bytes left over"]
+        assert said.startswith(
+            f"goes on for {VOLUME.nbytes // 2} bytes behind its voxels; if its header has a wrong size"
+        )
+    change_header(tmp_path / "bad.nii", tmp_path / "good.nii", dim=[3, *SIZE, 1, 1, 1, 1])
+    assert inspect_scan(str(tmp_path / "good.nii")).notes == {}
+
+
+def test_what_is_read_without_a_check_is_refused_too(tmp_path):
+    """By a script that embeds a scan, or after a scan has changed."""
+    loader = LoadScand("image")
+    for name, damaging in (("NaN", nans), ("values", lambda path: save(VOLUME * 1e300, path)), ("two", two_volumes)):
+        damaging(tmp_path / f"{name}.nii")
+        with pytest.raises(
+            InputError, match=rf"{name}\.nii (has voxels that are NaN, infinite, or too|holds 2 volumes)"
+        ):
+            loader({"image": str(tmp_path / f"{name}.nii")})
+    with pytest.raises(InputError, match=r"none\.nii does not exist"):
+        loader({"image": str(tmp_path / "none.nii")})
 
 
 def test_values_that_32_bits_hold_are_no_fault(tmp_path):

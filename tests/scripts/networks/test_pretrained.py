@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from geometries import write_series
 from monai.bundle import ConfigParser
 from scripts.errors import InputError
 from scripts.files import load_file
@@ -135,6 +136,14 @@ def test_mistakes_get_one_line(run, scan, tmp_path, monkeypatch):
     backbone = UNetBackbone.from_pretrained(run)
     with pytest.raises(InputError, match=r"none.nii.gz does not exist"):
         backbone.embed("none.nii.gz")
+    write_nifti(tmp_path / "two.nii.gz", np.ones((8, 8, 8, 2), np.float32))
+    with pytest.raises(InputError, match=r"two.nii.gz holds 2 volumes or colours; store one scan a file"):
+        backbone.embed(tmp_path / "two.nii.gz")
+    for name in ("T1", "T2"):
+        write_series(tmp_path / "disc", np.arange(512).reshape(8, 8, 8), name=name + "_{}.dcm", SeriesDescription=name)
+    with pytest.raises(InputError, match=r"holds 2 series: .*; name one, as .*T1"):
+        backbone.embed(tmp_path / "disc")
+    assert backbone.embed(tmp_path / "disc" / "T1").local_features.isfinite().all()
     with pytest.raises(InputError, match="load it by from_pretrained"):
         UNetBackbone(features=(4, 8)).embed(scan)
     (run / "settings.json").unlink()
