@@ -69,7 +69,10 @@ def trained_on(model: str | None) -> list[str]:
     try:
         if path == released:
             return [row["fingerprint"] for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
-        return [str(digits) for digits in json.loads(path.read_text(encoding="utf-8")).get("trained_on", [])]
+        listed = json.loads(path.read_bytes()).get("trained_on", [])
+        if not isinstance(listed, list):
+            raise TypeError("trained_on is no list")
+        return [str(digits) for digits in listed]
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise InputError(f"{path} is not what a training run wrote ({error!r}): bring back what it wrote") from error
 

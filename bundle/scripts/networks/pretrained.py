@@ -65,7 +65,12 @@ class Pretrained(nn.Module):
         with _unpacked(source) as folder:
             model, configurations = _files(folder)
             parser = ConfigParser()
-            parser.read_config([str(path) for path in configurations])
+            try:
+                parser.read_config([str(path) for path in configurations])
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{configurations[-1]} cannot be read ({error}): bring back what the training wrote"
+                ) from error
             parser["bundle_root"] = str(configurations[0].parents[1])
             network = parser.get_parsed_content("network_def")
             load_weights(network, find_weights(load_file(model), network.state_dict(), model), model)

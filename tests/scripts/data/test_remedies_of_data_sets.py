@@ -133,8 +133,9 @@ def test_a_record_of_trained_scans(tmp_path):
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"trained_on": ["ab"]}))
     kept = settings.read_text()
-    settings.write_text(kept[:-5])
-    refused(lambda: trained_on(str(tmp_path / "model.pt")), "bring back what it wrote")
+    for spoilt in (kept[:-5], json.dumps({"trained_on": "ab"})):
+        settings.write_text(spoilt)
+        refused(lambda: trained_on(str(tmp_path / "model.pt")), "bring back what it wrote")
     settings.write_text(kept)
     assert trained_on(str(tmp_path / "model.pt")) == ["ab"]
 

@@ -142,6 +142,17 @@ def test_values_that_are_no_weights_are_refused(tmp_path, case):
     start_from(network, str(tmp_path / "model.pt"))
 
 
+@pytest.mark.parametrize(
+    "other", [{"features": (8, 16)}, {"features": (4, 8, 16)}, {"spatial_dims": 2, "features": FEATURES}]
+)
+def test_weights_of_another_shape_load_with_their_own_settings(tmp_path, other):
+    """Wider, deeper, of images; as the message says."""
+    torch.save(UNetBackbone(**other).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"another architecture.*use the settings it was made with"):
+        start_from(UNetBackbone(features=FEATURES), str(tmp_path / "model.pt"))
+    start_from(UNetBackbone(**other), str(tmp_path / "model.pt"))
+
+
 def test_several_networks_in_one_file_are_told(capsys):
     """One is taken, the others are named; alone, as advised, nothing is left open."""
     weights = UNetBackbone(features=FEATURES).state_dict()

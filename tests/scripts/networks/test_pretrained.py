@@ -146,6 +146,13 @@ def test_mistakes_get_one_line(run, scan, tmp_path, monkeypatch):
     assert backbone.embed(tmp_path / "disc" / "T1").local_features.isfinite().all()
     with pytest.raises(InputError, match="load it by from_pretrained"):
         UNetBackbone(features=(4, 8)).embed(scan)
+    kept = (run / "settings.json").read_text()
+    for spoilt in (kept[:-5], "\ufeff" + kept):
+        (run / "settings.json").write_text(spoilt, encoding="utf-8")
+        with pytest.raises(InputError, match=r"settings.json cannot be read .*bring back what the training wrote"):
+            UNetBackbone.from_pretrained(run)
+    (run / "settings.json").write_text(kept)
+    assert UNetBackbone.from_pretrained(run)
     (run / "settings.json").unlink()
     with pytest.raises(InputError, match="how scans are prepared is not known"):
         UNetBackbone.from_pretrained(run)
