@@ -100,9 +100,13 @@ def matching_card() -> str:
 def fine_tuned() -> str:
     """Of the README: Dice after fine-tuning from weights of a set's unlabelled scans, and from scratch."""
     measured = results.read(RESULTS / "correlation_head.csv")
-    found = {unit: values for unit, values in measured.items() if unit.measure == "fine_tuning_warm"}
-    answers = compare(found, {"reference": "random"})
     labelled, arms = ("1", "3", "5", "10"), ("random", "levels")
+    found = {
+        unit: [value for value in values if value.quantity == "dice"]
+        for unit, values in measured.items()
+        if unit.measure == "fine_tuning_warm" and unit.arm in arms
+    }
+    answers = compare(found, {"reference": "random"})
     rows = []
     for data, what in FINE_TUNED.items():
         cells = []
