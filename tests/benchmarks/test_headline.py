@@ -45,5 +45,5 @@ def test_a_whole_run(cohort, tmp_path, monkeypatch):
     assert path.stat().st_size < headline.LARGEST
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert (np.ptp(pixels, axis=2) > 60).any()
-    with pytest.raises(InputError, match="give --id value"):
+    with pytest.raises(InputError, match="options are --id value"):
         headline.main(["--data", str(cohort), "--out", str(path), "--pixdim"])
