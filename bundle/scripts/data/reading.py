@@ -234,6 +234,8 @@ class LoadScand(LoadImaged):
         """An image in the type asked for, of which nothing is lost by it; what a folder holds was checked before."""
         if len(values) != self.channels:
             raise InputError(f"{path} holds {len(values)} volumes or colours; store one scan a file")
+        if values.ndim != 4:
+            raise InputError(f"{path} has {values.ndim - 1} axes; store its slices as one volume")
         image = values if self.dtype is None else convert_to_dst_type(values, values, dtype=self.dtype)[0]
         if not torch.as_tensor(image).isfinite().all():
             raise InputError(f"{path} has voxels that are NaN, infinite, or too large for {image.dtype}")

@@ -139,6 +139,11 @@ def test_mistakes_get_one_line(run, scan, tmp_path, monkeypatch):
     write_nifti(tmp_path / "two.nii.gz", np.ones((8, 8, 8, 2), np.float32))
     with pytest.raises(InputError, match=r"two.nii.gz holds 2 volumes or colours; store one scan a file"):
         backbone.embed(tmp_path / "two.nii.gz")
+    write_nifti(tmp_path / "flat.nii.gz", np.arange(64.0, dtype=np.float32).reshape(8, 8))
+    with pytest.raises(InputError, match=r"flat.nii.gz has 2 axes; store its slices as one volume"):
+        backbone.embed(tmp_path / "flat.nii.gz")
+    write_nifti(tmp_path / "flat.nii.gz", np.arange(512.0, dtype=np.float32).reshape(8, 8, 8))
+    assert backbone.embed(tmp_path / "flat.nii.gz").local_features.isfinite().all()
     for name in ("T1", "T2"):
         write_series(tmp_path / "disc", np.arange(512).reshape(8, 8, 8), name=name + "_{}.dcm", SeriesDescription=name)
     with pytest.raises(InputError, match=r"holds 2 series: .*; name one, as .*T1"):
