@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.inferers import Inferer
@@ -22,6 +22,26 @@ from ..spatial.warp import (
 )
 from .finer_grid import FinerGrid
 from .refinement import Refinement
+
+WORSE = 0.01
+"""Agreement that a further match may lose: where a scan is cut off, maps drift away from what both show."""
+
+
+class _Glance(NamedTuple):
+    """
+    A global match: what the network found, the whole map ``(B, N, N + 1)``, the part of it by which the moving image
+    was turned before, and that image's features.
+    """
+
+    found: dict[str, Any]
+    affine: torch.Tensor
+    upright: torch.Tensor
+    moving: Levels
+
+    @property
+    def agreement(self) -> float:
+        """Of the batch; 0 for a head that tells none."""
+        return float(self.found["agreement"].mean()) if "agreement" in self.found else 0.0
 
 
 class MatchingInferer(Inferer):
@@ -44,8 +64,8 @@ class MatchingInferer(Inferer):
             with 1.3 and 0.5, none folded.
         global_matches: how many at most; 1 takes the network as it is.
         settled: no further one is made where the linear part of the map has changed by less, as a share of a length.
-            With 0.03 three choosing pairs of hippocampi and heads of four take two, CTs of other postures up to five,
-            of which the rotation that each leaves is half of the one before.
+            With 0.03 most hippocampi and heads take two, CTs of other postures up to five, each of which leaves half of
+            the rotation that the one before has left.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
             the body is matched as well mirrored, and only a comparison of both shows it.
     """
@@ -128,11 +148,11 @@ class MatchingInferer(Inferer):
         both = Levels.of(network.backbone, torch.cat([fixed, moving]))
         one, other = both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
         found = glance(one, other)
-        affine, upright = found["affine"].detach().float(), None
-        linear = torch.eye(fixed.dim() - 2).to(affine).expand(len(fixed), -1, -1)
+        upright = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"]).repeat(len(fixed), 1, 1).float()
+        best = _Glance(found, found["affine"].detach().float(), upright, other)
         for _ in range(1, self.global_matches):
-            before, linear = linear, _plausible(affine[:, :, :-1])
-            if _apart(before, linear) <= self.settled:
+            linear = _plausible(best.affine[:, :, :-1])
+            if _apart(best.upright[:, :, :-1], linear) <= self.settled:
                 break
             # a translation would push what is shown out of the field of view
             upright = affine_about_centre(linear, torch.zeros_like(linear[:, 0]), fixed.shape[2:])
@@ -142,13 +162,16 @@ class MatchingInferer(Inferer):
             )
             other = Levels.of(network.backbone, filled)._replace(image=shown)
             found = glance(one, other)
-            affine = compose_affine(upright, found["affine"].detach().float())
-        found = {**found, **head.local_matching(one, other, found["affine"])}
-        if upright is not None and "backward_affine" in found:
-            found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(upright))
-        displacement = fuse(affine, found["local_displacement"])
+            again = _Glance(found, compose_affine(upright, found["affine"].detach().float()), upright, other)
+            if again.agreement < best.agreement - WORSE:
+                break
+            best = again
+        found = {**best.found, **head.local_matching(one, best.moving, best.found["affine"])}
+        if "backward_affine" in found:
+            found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
+        displacement = fuse(best.affine, found["local_displacement"])
         warped = network.warp(moving, displacement)
-        return {**found, "affine": affine, "displacement": displacement, "warped": warped}
+        return {**found, "affine": best.affine, "displacement": displacement, "warped": warped}
 
     def _on_finer_grid(
         self, grid: FinerGrid, network: Any, images: list[torch.Tensor], affine: torch.Tensor, local: torch.Tensor

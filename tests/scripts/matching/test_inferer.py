@@ -121,6 +121,24 @@ def test_scans_that_stand_alike_are_matched_once():
     torch.testing.assert_close(found["affine"], turn(0.0), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("lost", "share"), [(0.2, 0.5), (0.0, 0.75)])
+def test_a_match_that_agrees_less_is_not_taken(lost, share):
+    """Neither its map, nor what was found with it."""
+    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
+    told = iter([0.9, 0.9 - lost])
+    head.global_matching.register_forward_hook(lambda _, __, found: {**found, "agreement": torch.tensor([next(told)])})
+    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
+    fixed = torch.zeros(1, 1, 24, 24, 24)
+    fixed[..., 2:22, 10:14, 10:14] = 1
+    moving = warp(fixed, affine_displacement(turn(-0.4), [24] * 3))
+    with torch.no_grad():
+        found = MatchingInferer(global_matches=2)(fixed, network, moving)
+    assert found["agreement"] == pytest.approx(0.9)
+    for name, angle in (("affine", 0.4 * share), ("backward_affine", -0.4 * share)):
+        torch.testing.assert_close(found[name][..., :3], turn(angle)[..., :3], atol=0.02, rtol=0)
+    torch.testing.assert_close(found["displacement"], fuse(found["affine"], found["local_displacement"]))
+
+
 def test_a_map_that_cannot_be_ends_it():
     """Nothing is turned by a map that mirrors: the first answer stays."""
     glances = []
