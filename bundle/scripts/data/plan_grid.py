@@ -18,7 +18,7 @@ MULTIPLE, SHORTEST = 8, 16
 """Of the edges of a crop: they are multiples for three poolings, and no shorter."""
 BYTES_A_VOXEL, BYTES_A_CHANNEL = 2200, 110
 """Memory of a training step by voxel of the crop and pair: the second times the channels at full size
-(``benchmarks/results/growth_steps.md``)."""
+(table in ``docs/scaling.md``)."""
 BASE, SHARE = 0.5e9, 0.8
 """Memory of the libraries, in bytes; share of the budget that is planned with."""
 FEATURES, LARGEST_BATCH = (16, 32, 64, 128), 4
