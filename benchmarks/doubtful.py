@@ -27,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from comparison.bundle_match import Pair
 from comparison.matched_sets import MatchedSet, begin, write_rows
 from comparison.scans import Scan
+from scripts.data.tables import read_own
 from scripts.errors import show_one_line
 from scripts.files import write_text
 from scripts.losses import LocalNCCLoss
-from scripts.matching.match_table import measure, read_rows
+from scripts.matching.match_table import measure
 from scripts.spatial import tissue
 
 RIGHT, MIRRORED = "right", "the mirror image"
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: its arguments, those of the process by default.
     """
     given, options, plan = begin(__doc__, arguments)
-    rows: list[Row] = list(read_rows(given.out / "doubtful.csv"))
+    rows: list[Row] = list(read_own(given.out / "doubtful.csv", "kind"))
     sets = [MatchedSet.of(name, plan, given.data, given.subjects, options) for name in plan["sets"]]
     pairs = [one.pairs(given.pairs) for one in sets]
     for number in range(given.pairs):

@@ -40,10 +40,10 @@ from comparison.scoring import score
 from comparison.tables import figure as dice_figure
 from comparison.tables import title_of
 from scripts.data import read_json
+from scripts.data.tables import read_own
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import described_structures
 from scripts.evaluation.report import label_centre, outline_pictures
-from scripts.matching.match_table import read_rows
 from scripts.networks import Levels
 from scripts.plots import PLANES, plane
 from scripts.spatial import from_level, resample, sample, tissue, to_level, transform_points
@@ -147,7 +147,7 @@ def compared(place: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     described = table.with_suffix(".json")
     about = read_json(described) if described.is_file() else {"options": {}, "data": table.stem}
     numbers = ("dice", "cpu_seconds", "voxels", "failed", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
-    rows = [{k: float(v or "nan") if k in numbers else v for k, v in row.items()} for row in read_rows(table)]
+    rows = [{k: float(v or "nan") if k in numbers else v for k, v in row.items()} for row in read_own(table, "method")]
     if not rows:
         raise InputError(f"{table} has no matches: pass the folder that benchmarks/compare.py has written")
     return about, rows

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from comparison.known_maps import known_map, moved, what_is_left
 from comparison.matched_sets import MatchedSet, begin, write_rows
 from comparison.scans import Scan
+from scripts.data.tables import read_own
 from scripts.errors import show_one_line
 from scripts.files import write_text
-from scripts.matching.match_table import read_rows
 from scripts.spatial import tissue
 
 MEASURES = ("degrees", "scale", "shift", "mm", "agreement", "inliers", "cpu_seconds")
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: its arguments, those of the process by default.
     """
     given, options, plan = begin(__doc__, arguments)
-    rows: list[Row] = list(read_rows(given.out / "robustness.csv"))
+    rows: list[Row] = list(read_own(given.out / "robustness.csv", "set"))
     for name in plan["moved"]:
         one = MatchedSet.of(name, plan, given.data, given.subjects, options)
         for number, pair in enumerate(one.pairs(given.pairs), start=1):

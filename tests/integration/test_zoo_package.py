@@ -97,7 +97,7 @@ def data(downloaded: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
             subject = f"SC-{number:03}"  # the name suits every bundle's subject_key
             image = f"imagesTr/{subject}_ED_{number:03}.nii.gz"
             volume, label = random.normal(100, 10, size), np.zeros(size, np.uint8)
-            for place, entry in enumerate(classes):
+            for place, entry in enumerate(classes or [{}]):
                 label[2 + 3 * place : 5 + 3 * place, 4:12, 4:12] = entry.get("codes", [1])[0]
             write_nifti(folder / image, (volume + 50 * (label > 0)).astype(np.float32), np.diag([*parser["pixdim"], 1]))
             write_nifti(folder / image.replace("images", "labels"), label, np.diag([*parser["pixdim"], 1]))
