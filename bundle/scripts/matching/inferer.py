@@ -23,9 +23,6 @@ from ..spatial.warp import (
 from .finer_grid import FinerGrid
 from .refinement import Refinement
 
-WORSE = 0.01
-"""Agreement that a further match may lose: where a scan is cut off, maps drift away from what both show."""
-
 
 class _Glance(NamedTuple):
     """
@@ -40,7 +37,7 @@ class _Glance(NamedTuple):
 
     @property
     def agreement(self) -> float:
-        """Of the batch; 0 for a head that tells none."""
+        """0 for a head that tells none."""
         return float(self.found["agreement"].mean()) if "agreement" in self.found else 0.0
 
 
@@ -66,6 +63,8 @@ class MatchingInferer(Inferer):
         settled: no further one is made where the linear part of the map has changed by less, as a share of a length.
             With 0.03 most hippocampi and heads take two, CTs of other postures up to five, each of which leaves half of
             the rotation that the one before has left.
+        lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
+            drift away from what both show.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
             the body is matched as well mirrored, and only a comparison of both shows it.
     """
@@ -80,6 +79,7 @@ class MatchingInferer(Inferer):
         finer_sigmas: Sequence[float] = (1.0, 0.3),
         global_matches: int = 1,
         settled: float = 0.03,
+        lost_agreement: float = 0.01,
         check_mirror: bool = False,
     ) -> None:
         if refine < 0:
@@ -93,7 +93,8 @@ class MatchingInferer(Inferer):
         self.finest, self.most_voxels = finest, most_voxels
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
-        self.global_matches, self.settled, self.check_mirror = global_matches, settled, check_mirror
+        self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
+        self.check_mirror = check_mirror
 
     def __call__(  # type: ignore[override]
         self,
@@ -145,6 +146,10 @@ class MatchingInferer(Inferer):
         glance = getattr(head, "global_matching", None)
         if self.global_matches == 1 or glance is None:
             return network(fixed, moving)
+        if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
+            pairs = zip(fixed.split(1), moving.split(1), strict=True)
+            alone = [self._matched(network, *pair) for pair in pairs]
+            return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         both = Levels.of(network.backbone, torch.cat([fixed, moving]))
         one, other = both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
         found = glance(one, other)
@@ -163,7 +168,7 @@ class MatchingInferer(Inferer):
             other = Levels.of(network.backbone, filled)._replace(image=shown)
             found = glance(one, other)
             again = _Glance(found, compose_affine(upright, found["affine"].detach().float()), upright, other)
-            if again.agreement < best.agreement - WORSE:
+            if again.agreement < best.agreement - self.lost_agreement:
                 break
             best = again
         found = {**best.found, **head.local_matching(one, best.moving, best.found["affine"])}

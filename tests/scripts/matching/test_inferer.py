@@ -94,11 +94,7 @@ def test_each_match_finds_what_the_one_before_has_left(matches, share):
     """
     A head that finds half of a rotation; all maps, there and back, are composed, until one changes by less than 0.03.
     """
-    torch.manual_seed(0)
-    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
-    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
-    fixed = torch.zeros(1, 1, 24, 24, 24)
-    fixed[..., 2:22, 10:14, 10:14] = 1
+    network, fixed = turning(lambda *_: None), bar()
     moving = warp(fixed, affine_displacement(turn(-0.4), [24] * 3))
     with torch.no_grad():
         found = MatchingInferer(global_matches=matches)(fixed, network, moving)
@@ -108,28 +104,49 @@ def test_each_match_finds_what_the_one_before_has_left(matches, share):
     torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
 
 
-def test_scans_that_stand_alike_are_matched_once():
-    glances = []
-    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
-    head.global_matching.register_forward_hook(lambda *_: glances.append(1))
-    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
+def bar():
     image = torch.zeros(1, 1, 24, 24, 24)
     image[..., 2:22, 10:14, 10:14] = 1
+    return image
+
+
+def turning(hook):
+    """A network whose global matching is :class:`Turns`, and what a hook makes of its answer."""
+    torch.manual_seed(0)
+    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
+    head.global_matching.register_forward_hook(hook)
+    return GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
+
+
+def test_scans_that_stand_alike_are_matched_once():
+    glances = []
+    network = turning(lambda *_: glances.append(1))
     with torch.no_grad():
-        found = MatchingInferer(global_matches=5)(image, network, image.clone())
+        found = MatchingInferer(global_matches=5)(bar(), network, bar())
     assert len(glances) == 1
     torch.testing.assert_close(found["affine"], turn(0.0), atol=1e-4, rtol=0)
+
+
+def test_a_pair_settles_alike_alone_and_in_a_batch():
+    """One that stands alike beside one that is turned: before, both were matched as often as the slower one."""
+    glances = []
+    network, fixed = turning(lambda *_: glances.append(1)), bar()
+    moving = torch.cat([fixed, warp(fixed, affine_displacement(turn(-0.4), [24] * 3))])
+    with torch.no_grad():
+        together = MatchingInferer(global_matches=5)(torch.cat([fixed, fixed]), network, moving)
+        count = len(glances)
+        alone = [MatchingInferer(global_matches=5)(fixed, network, one) for one in moving.split(1)]
+    assert len(glances) == 2 * count
+    for key in ("affine", "displacement", "warped", "agreement"):
+        torch.testing.assert_close(together[key], torch.cat([found[key] for found in alone]))
 
 
 @pytest.mark.parametrize(("lost", "share"), [(0.2, 0.5), (0.0, 0.75)])
 def test_a_match_that_agrees_less_is_not_taken(lost, share):
     """Neither its map, nor what was found with it."""
-    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
     told = iter([0.9, 0.9 - lost])
-    head.global_matching.register_forward_hook(lambda _, __, found: {**found, "agreement": torch.tensor([next(told)])})
-    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
-    fixed = torch.zeros(1, 1, 24, 24, 24)
-    fixed[..., 2:22, 10:14, 10:14] = 1
+    network = turning(lambda _, __, found: {**found, "agreement": torch.tensor([next(told)])})
+    fixed = bar()
     moving = warp(fixed, affine_displacement(turn(-0.4), [24] * 3))
     with torch.no_grad():
         found = MatchingInferer(global_matches=2)(fixed, network, moving)
@@ -142,18 +159,13 @@ def test_a_match_that_agrees_less_is_not_taken(lost, share):
 def test_a_map_that_cannot_be_ends_it():
     """Nothing is turned by a map that mirrors: the first answer stays."""
     glances = []
-    head = ZMatchingHead(Turns(), DeformableHead(4, 8))
 
     def mirrored(_, __, found):
         glances.append(1)
         return {**found, "affine": found["affine"] * torch.tensor([-1.0, 1.0, 1.0])[:, None]}
 
-    head.global_matching.register_forward_hook(mirrored)
-    network = GVSL(UNetBackbone(features=(4, 8)), head, RestorationHead(4)).eval()
-    image = torch.zeros(1, 1, 24, 24, 24)
-    image[..., 2:22, 10:14, 10:14] = 1
     with torch.no_grad():
-        found = MatchingInferer(global_matches=5)(image, network, image.clone())
+        found = MatchingInferer(global_matches=5)(bar(), turning(mirrored), bar())
     assert len(glances) == 1
     assert torch.linalg.det(found["affine"][0, :, :3]) < 0
 
