@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,9 @@ def in_order(scans: Sequence[str], files: Sequence[str], what: str) -> list[str]
     if len(names) < 2 or len(texts) < len(files):
         return list(files)
     fitting = [_same_words(text, names) for text in texts]
+    own, others = _told_apart(names), _told_apart(texts)
+    if sorted(own) == sorted(others):  # sub-01_T1w, sub-02_T1w and sub-02_dseg, sub-01_dseg
+        fitting = [[own.index(part)] for part in others]
     if sorted(map(tuple, fitting)) == [(number,) for number in range(len(names))]:
         ordered = [files[fitting.index([number])] for number in range(len(names))]
         moved = next((number for number, file in enumerate(ordered) if file != files[number]), None)
@@ -110,6 +114,21 @@ def in_order(scans: Sequence[str], files: Sequence[str], what: str) -> list[str]
                 f"{what} one by one as a list, in the order of the scans"
             )
     return list(files)
+
+
+def _common(names: Sequence[str]) -> str:
+    """The letters with which all names begin."""
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """What is left of each name without the beginning and the end that all have; zeros before numbers do not count."""
+    plain = [re.sub(r"\d+", lambda digits: str(int(digits[0])), name) for name in names]
+    begin = re.sub(r"\d+$", "", _common(plain))  # numbers stay whole
+    rest = [name[len(begin) :] for name in plain]
+    end = re.sub(r"\d+$", "", _common([part[::-1] for part in rest]))
+    return [part[: len(part) - len(end)] for part in rest]
 
 
 def _same_words(text: str, names: Sequence[str]) -> list[int]:
