@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writers of test scans, ways to spoil them, looks at figures, and the command a user types."""
+"""Writers and readers of test files, ways to spoil them, looks at figures, and the command a user types."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import itk
 import nibabel as nib
 import numpy as np
 import pydicom
+import torch
 from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 from PIL import Image
@@ -31,6 +32,11 @@ def cut(path: Path, share: float = 0.5) -> None:
     """Leave the first part of a file alone."""
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
+
+
+def load(path: Path) -> Any:
+    """Weights, or the state of a training."""
+    return torch.load(path, weights_only=True)
 
 
 def write_itk(path: Path, volume: np.ndarray, compression: bool = False) -> None:

@@ -1,49 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pre-training as a whole: it learns, it is reproducible, it goes on exactly where it stopped."""
+"""Pre-training as a whole: it learns, it is reproducible."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
 from kill_and_resume import same
-
-
-def load(path: Path) -> Any:
-    return torch.load(path, weights_only=True)
-
-
-class Interruption(Exception):
-    """The power fails."""
-
-
-def interrupt(made, event) -> None:
-    """Run an initialised workflow until ``event`` of its trainer."""
-    trainer = made.parser.get_parsed_content("train#trainer")
-
-    def fail() -> None:
-        raise Interruption
-
-    trainer.add_event_handler(event, fail)
-    with pytest.raises(RuntimeError) as caught:
-        made.run()
-    error: BaseException | None = caught.value
-    while error is not None and not isinstance(error, Interruption):
-        error = error.__cause__ or error.__context__
-    assert error is not None, caught.value
+from support import load
 
 
 class TestRun:
@@ -137,104 +110,6 @@ class TestReproducibility:
     def test_another_seed_another_course(self, cohort, tmp_path, pretrain):
         losses = [pretrain(cohort, tmp_path / str(n), seed=n, epochs=1)[0]["train_loss"] for n in (0, 1)]
         assert losses[0] != losses[1]
-
-
-class TestResume:
-    @pytest.mark.parametrize(
-        ("event", "workers"),
-        [(Events.EPOCH_STARTED(once=3), 0), (Events.ITERATION_COMPLETED(once=8), 1)],
-        ids=["between epochs", "amid an epoch"],
-    )
-    def test_interrupted_is_as_uninterrupted(self, cohort, tmp_path, workflow, pretrain, event, workers):
-        """After two of four epochs everything comes back: weights, optimiser, schedule, history, best."""
-        settings = {"epochs": 4, "num_workers": workers}
-        whole, parts = tmp_path / "whole", tmp_path / "parts"
-        expected = pretrain(cohort, whole, **settings)
-        made = workflow(cohort, parts, **settings)
-        made.initialize()
-        interrupt(made, event)
-        assert load(parts / "checkpoint.pt")["epoch"] == 2
-        torch.rand(5), np.random.rand(5)  # another process has another random state
-        resumed = pretrain(cohort, parts, resume=True, **settings)
-        assert resumed == expected
-        first, second = load(whole / "checkpoint.pt"), load(parts / "checkpoint.pt")
-        for name in first:
-            assert same(first[name], second[name]), name
-        assert same(load(whole / "model.pt"), load(parts / "model.pt"))
-
-    def test_nothing_to_resume_is_a_fresh_start(self, cohort, tmp_path, pretrain):
-        fresh = pretrain(cohort, tmp_path / "fresh", epochs=1)
-        assert pretrain(cohort, tmp_path / "resumed", epochs=1, resume=True) == fresh
-
-    def test_more_epochs_follow_the_longer_schedule(self, cohort, tmp_path, pretrain):
-        """A finished run taken up with more epochs goes on at the rate that the longer cosine has there, not at 0."""
-        pretrain(cohort, tmp_path, epochs=2, learning_rate=0.001)
-        rows = pretrain(cohort, tmp_path, epochs=4, learning_rate=0.001, resume=True)
-        expected = [0.001 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in (2, 3)]
-        assert [float(row["learning_rate"]) for row in rows[2:]] == pytest.approx(expected)
-
-    def test_finished_run_stays_as_it_is(self, cohort, tmp_path, pretrain):
-        rows = pretrain(cohort, tmp_path, epochs=1)
-        before = load(tmp_path / "checkpoint.pt")
-        assert pretrain(cohort, tmp_path, epochs=1, resume=True) == rows
-        assert same(load(tmp_path / "checkpoint.pt"), before)
-
-
-class TestCommand:
-    def test_from_the_bundle_root(self, cohort, tmp_path, repository, run_bundle):
-        """No bundle_root is needed there; nothing is written beside output_dir, nor is a useless warning shown."""
-        bundle = repository / "bundle"
-        before = {path for path in bundle.rglob("*") if "__pycache__" not in path.parts}
-        done = run_bundle(
-            cwd=bundle,
-            bundle_root=None,
-            config_file="configs/train.json",
-            dataset_dir=cohort,
-            output_dir=tmp_path / "out",
-            epochs=1,
-        )
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / "out" / "model.pt").is_file()
-        assert "nvimgcodec" not in (done.stdout + done.stderr).lower()
-        assert {path for path in bundle.rglob("*") if "__pycache__" not in path.parts} == before
-
-    def test_from_elsewhere_with_everything_overridden(self, cohort, tmp_path, run_bundle):
-        """Relative paths are those of the user; what the files say proves that each setting arrived."""
-        given: dict[str, Any] = {
-            "features": [4, 8, 16],
-            "spatial_size": [16, 20, 18],
-            "pixdim": [1.25, 1.0, 1.5],
-            "batch_size": 2,
-            "epochs": 1,
-            "epoch_length": 2,
-            "learning_rate": 0.0025,
-            "seed": 7,
-            "symmetric": True,
-            "known_share": 0.0,
-            "amp": False,
-            "matching_weight": 0.5,
-            "smoothness_weight": 3.0,
-            "restoration_weight": 2.0,
-            "redundancy_weight": 0.25,
-            "resume": True,
-        }
-        (tmp_path / "scans").symlink_to(cohort)
-        done = run_bundle(cwd=tmp_path, dataset_dir="scans", output_dir="runs/one", **given)
-        assert done.returncode == 0, done.stderr
-        out = tmp_path / "runs" / "one"
-        settings = json.loads((out / "settings.json").read_text())
-        assert {name: settings[name] for name in ("features", "spatial_size", "pixdim")} == {
-            name: given[name] for name in ("features", "spatial_size", "pixdim")
-        }
-        state = load(out / "checkpoint.pt")
-        assert state["network"]["backbone.stem.conv_0.conv.weight"].shape[0] == 4
-        assert state["optimizer"]["param_groups"][0]["initial_lr"] == 0.0025
-        assert {entry["step"].item() for entry in state["optimizer"]["state"].values()} == {2}
-        with (out / "history.csv").open() as file:
-            row = {name: float(value) for name, value in next(csv.DictReader(file)).items()}
-        weighted = 0.5 * row["matching"] + 3 * row["smoothness"] + 2 * row["restoration"]
-        weighted += 0.25 * row["redundancy"] + row["places"] + 0.5 * row["known_map"]
-        assert np.isclose(row["train_loss"], weighted, atol=1e-5)
 
 
 def test_phantoms_are_matched(tmp_path, repository, pretrain):
