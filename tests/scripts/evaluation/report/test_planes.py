@@ -118,3 +118,29 @@ def test_outlines():
     grey = ~(green | magenta | white)
     assert set(np.unique(pixels[grey])) == {102}
     assert grey.mean() > 0.8
+
+
+def test_planes_have_true_proportions_and_radiological_sides() -> None:
+    volume = np.zeros((10, 20, 30), dtype=np.float32)
+    volume[5:, :, 15:] = 1  # right and superior
+    pictures = plane_pictures(volume, (2, 1, 1), pixels=60)
+    assert {name: picture.size for name, picture in pictures.items()} == {
+        "sagittal": (40, 60),
+        "coronal": (40, 60),
+        "axial": (40, 40),
+    }
+    coronal = np.asarray(pictures["coronal"])
+    assert coronal[5, 5] == 255
+    assert coronal[5, -5] == coronal[-5, 5] == 0
+
+
+def test_grid_has_the_size_of_the_planes() -> None:
+    grids = grid_pictures(np.zeros((3, *SIZE)), (1, 2, 1))
+    planes = plane_pictures(np.zeros(SIZE), (1, 2, 1))
+    assert {n: p.size for n, p in grids.items()} == {n: p.size for n, p in planes.items()}
+    assert np.asarray(grids["axial"]).min() < 100
+
+
+def test_equal_images_overlay_to_grey() -> None:
+    image = np.random.default_rng(0).random(SIZE)
+    np.testing.assert_array_equal(np.ptp(overlay(image, image), axis=-1), 0)
