@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command that makes a package of a model zoo, and its refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import make_zoo
+import pytest
+
+NAME = "blob_mr_segmentation"
+PACKAGE = f"{NAME}_v0.1.0"
+
+
+def made(bundle: Path, out: Path, *options: str) -> Path:
+    """The zip that the command makes."""
+    assert make_zoo.main([str(bundle), "--out", str(out), *options]) == 0
+    return out / f"{PACKAGE}.zip"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
+    """Run the command, which must refuse in one line, and give that line."""
+    assert make_zoo.main([str(argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("make_zoo: error: ")
+    assert error.count("\n") == 1
+    return error
