@@ -71,6 +71,7 @@ def write_dicom(folder: Path, volume: np.ndarray, name: str = "slice_{}.dcm") ->
         pydicom.dcmwrite(folder / name.format(index), item, enforce_file_format=True)
 
 
+PHANTOM_CODES = {"LV": 500, "RV": 600, "LA": 420, "RA": 550, "Myo": 205, "Ao": 820, "PA": 850}
 SIZE = (10, 8, 6)  # towards the patient's right, anterior, superior
 
 
