@@ -20,6 +20,7 @@ from ..spatial.warp import (
     voxel_grid,
     warp,
 )
+from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
 from .refinement import Refinement
 
@@ -67,6 +68,7 @@ class MatchingInferer(Inferer):
             drift away from what both show.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
             the body is matched as well mirrored, and only a comparison of both shows it.
+        bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class MatchingInferer(Inferer):
         settled: float = 0.03,
         lost_agreement: float = 0.01,
         check_mirror: bool = False,
+        bfloat16: bool | None = False,
     ) -> None:
         if refine < 0:
             raise InputError(f"refine is a number of steps, 0 or more, not {refine}")
@@ -95,6 +98,7 @@ class MatchingInferer(Inferer):
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
         self.check_mirror = check_mirror
+        self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
         self,
@@ -145,13 +149,12 @@ class MatchingInferer(Inferer):
         head: Any = getattr(network, "matching_head", None)
         glance = getattr(head, "global_matching", None)
         if self.global_matches == 1 or glance is None:
-            return network(fixed, moving)
+            return self.call(fixed, network, moving)
         if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
             pairs = zip(fixed.split(1), moving.split(1), strict=True)
             alone = [self._matched(network, *pair) for pair in pairs]
             return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
-        both = Levels.of(network.backbone, torch.cat([fixed, moving]))
-        one, other = both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
+        one, other = self._both_levels(network, fixed, moving)
         found = glance(one, other)
         upright = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"]).repeat(len(fixed), 1, 1).float()
         best = _Glance(found, found["affine"].detach().float(), upright, other)
@@ -165,7 +168,7 @@ class MatchingInferer(Inferer):
                 warp(torch.as_tensor(moving), affine_displacement(upright, fixed.shape[2:]), padding_mode=mode)
                 for mode in ("zeros", "border")
             )
-            other = Levels.of(network.backbone, filled)._replace(image=shown)
+            other = self._levels(network, filled)._replace(image=shown)
             found = glance(one, other)
             again = _Glance(found, compose_affine(upright, found["affine"].detach().float()), upright, other)
             if again.agreement < best.agreement - self.lost_agreement:
@@ -178,6 +181,13 @@ class MatchingInferer(Inferer):
         warped = network.warp(moving, displacement)
         return {**found, "affine": best.affine, "displacement": displacement, "warped": warped}
 
+    def _levels(self, network: Any, images: Any) -> Levels:
+        return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]
+
+    def _both_levels(self, network: Any, fixed: Any, moving: Any) -> tuple[Levels, Levels]:
+        both = self._levels(network, torch.cat([fixed, moving]))
+        return both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
+
     def _on_finer_grid(
         self, grid: FinerGrid, network: Any, images: list[torch.Tensor], affine: torch.Tensor, local: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -186,9 +196,7 @@ class MatchingInferer(Inferer):
         if self.refine_finer is not None:
             local = self._refined(self.refine_finer, images[0], images[1], affine, local)
         elif go_on is not None:
-            both = Levels.of(network.backbone, torch.cat(images))
-            one, other = both.map(lambda of: of.chunk(2)[0]), both.map(lambda of: of.chunk(2)[1])
-            local = go_on(one, other, affine, local)
+            local = go_on(*self._both_levels(network, *images), affine, local)
         found = {"finer_affine": affine, "finer_local_displacement": local}
         return {**found, "finer_to_prepared": grid.to_prepared}
 

@@ -18,6 +18,25 @@ from .levels import Levels
 from .place_descriptors import LevelDescriptors
 from .recorded import recorded
 
+ROWS = 128
+"""Places that are compared at once: what all of them make is tens of megabytes, twice as slow to write and to read."""
+
+
+def most_similar(asked: torch.Tensor, places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The places with the largest dot products.
+
+    Args:
+        asked: descriptors ``(K, C)``.
+        places: descriptors ``(M, C)``.
+        count: of places that are wanted for each.
+
+    Returns:
+        dot products, falling, and indices of the places, ``(K, count)`` each.
+    """
+    found = [(rows @ places.T).topk(count, dim=1) for rows in asked.split(ROWS)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
 
 @recorded
 class GlobalMatchingHead(nn.Module):
@@ -132,12 +151,12 @@ class GlobalMatchingHead(nn.Module):
             return torch.eye(dims, dims + 1, device=position.device), none, none, none
         even = torch.linspace(0, len(rows) - 1, min(points, len(rows)), device=rows.device).long()
         asked, places = rows[even], moving[columns]
-        similarity, index = (fixed[asked] @ places.T).topk(min(self.candidates, len(columns)), dim=1)
+        similarity, index = most_similar(fixed[asked], places, min(self.candidates, len(columns)))
         candidates = position[columns][index]
         near = (candidates - candidates[:, :1]).norm(dim=2) < self.reach
         share = (similarity / self.places.temperature(self.stride)).softmax(dim=1) * near
         target = (candidates * (share / share.sum(dim=1, keepdim=True))[..., None]).sum(dim=1)
-        back = position[rows[(places[index[:, 0]] @ fixed[rows].T).argmax(dim=1)]]
+        back = position[rows[most_similar(places[index[:, 0]], fixed[rows], 1)[1][:, 0]]]
         agreement = (-(((back - position[asked]).norm(dim=1) / self.reach) ** 2)).exp()
         fit = robust_affine(position[asked], target, agreement + 1e-4, scale=self.scale)
         return fit.affine, agreement.mean(), fit.inliers, fit.conditioning

@@ -17,6 +17,16 @@ def cpu_has_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16: a GPU since Ampere, a CPU with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not cpu_has_bfloat16():
+        return False
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of PyTorch
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+
+
 @cache
 def _tell_once() -> None:
     if get_rank() == 0:
@@ -41,10 +51,10 @@ class BFloat16Inferer(SimpleInferer):
     On a CPU that only emulates bfloat16 the network is called in float32, and one printed line says so.
 
     Args:
-        enabled: False calls the network as it is.
+        enabled: False calls the network as it is; None asks :func:`is_fast_in_bfloat16`.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool | None = True) -> None:
         super().__init__()
         self.enabled = enabled
 
@@ -59,7 +69,8 @@ class BFloat16Inferer(SimpleInferer):
         Returns:
             the prediction, in float32.
         """
-        if not self.enabled:
+        enabled = is_fast_in_bfloat16(inputs.device) if self.enabled is None else self.enabled
+        if not enabled:
             return network(inputs, *args, **kwargs)
         if inputs.device.type == "cpu" and not cpu_has_bfloat16():
             _tell_once()

@@ -10,7 +10,16 @@ from monai.data import MetaTensor
 from scripts.errors import InputError
 from scripts.losses import LocalNCCLoss
 from scripts.matching import MatchingInferer
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.networks import (
+    GVSL,
+    AffineHead,
+    DeformableHead,
+    GlobalMatchingHead,
+    LocalMatchingHead,
+    RestorationHead,
+    UNetBackbone,
+    ZMatchingHead,
+)
 from scripts.spatial import affine_about_centre, affine_displacement, fuse, linear_matrix, warp
 
 
@@ -52,6 +61,27 @@ def test_refinement_raises_the_similarity_within_an_evaluation(network, pair):
     assert not found["displacement"].requires_grad
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("matches", [1, 2])
+def test_in_bfloat16_a_match_is_nearly_the_same(pair, monkeypatch, matches):
+    """Features are rounded, positions are not."""
+    monkeypatch.setattr("scripts.training.bfloat16.cpu_has_bfloat16", lambda: True)
+    torch.manual_seed(0)
+    features = (8, 16)
+    head = ZMatchingHead(GlobalMatchingHead(features, (1,), (8,)), LocalMatchingHead(features, (1,), (1,), (8,)))
+    network = GVSL(UNetBackbone(features=features), head, RestorationHead(8)).eval()
+    with torch.no_grad():
+        exact, found = (
+            MatchingInferer(global_matches=matches, bfloat16=chosen)(pair[0], network, pair[1])
+            for chosen in (False, True)
+        )
+    assert found["agreement"] != exact["agreement"]
+    assert found["agreement"] == pytest.approx(exact["agreement"], abs=0.05)
+    apart = (found["displacement"] - exact["displacement"]).norm(dim=1)
+    assert apart.mean() < 0.3
+    assert (found["affine"] != found["affine"].bfloat16()).any()
+    assert torch.equal(found["warped"], warp(pair[1], found["displacement"]))
 
 
 @pytest.mark.parametrize("name", ["sigmas", "finer_sigmas"])

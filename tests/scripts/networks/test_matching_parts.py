@@ -10,6 +10,7 @@ import pytest
 import torch
 from scripts.errors import InputError
 from scripts.networks import GlobalMatchingHead, LevelDescriptors, LocalMatchingHead, UNetBackbone
+from scripts.networks.global_matching import ROWS, most_similar
 from scripts.spatial import (
     affine_about_centre,
     affine_displacement,
@@ -104,6 +105,16 @@ def test_the_map_back_is_found_by_itself():
     assert (back - points).norm(dim=0).max() < 1.5
     assert not torch.equal(found["backward_affine"], inverse_affine(found["affine"]))
     assert "backward_affine" not in head.train()(levels(fixed), levels(moving))
+
+
+@pytest.mark.parametrize("asked", [1, ROWS, ROWS + 1, 3 * ROWS - 5])
+def test_some_rows_at_a_time_find_what_all_together_find(asked):
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(asked, 6, generator=generator), torch.randn(70, 6, generator=generator)
+    whole = (one @ other.T).topk(5, dim=1)
+    similarity, index = most_similar(one, other, 5)
+    assert torch.equal(index, whole.indices)
+    torch.testing.assert_close(similarity, whole.values)
 
 
 def test_strangers_do_not_agree():

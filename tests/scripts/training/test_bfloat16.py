@@ -106,6 +106,25 @@ def test_where_it_would_be_emulated(network, pair, monkeypatch, capsys):
     assert line.startswith("bfloat16 True: float32 is used instead, since this CPU (")
 
 
+@pytest.mark.parametrize(
+    ("told", "fast"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True, "avx512_bf16": False}, False)],
+)
+def test_asked_for_where_the_processor_is_fast_at_it(pair, monkeypatch, capsys, told, fast):
+    """Nothing is said where it is not: nobody has asked for it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    found = BFloat16Inferer(enabled=None)(pair[0], torch.nn.Conv3d(1, 1, 3))
+    assert bool((found == found.bfloat16()).all()) == fast
+    assert not capsys.readouterr().out
+
+
+def test_not_asked_for_where_pytorch_cannot_tell(monkeypatch):
+    """Its older releases."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not module.is_fast_in_bfloat16(torch.device("cpu"))
+    assert not module.is_fast_in_bfloat16(torch.device("meta"))
+
+
 def test_an_image_as_prediction(pair):
     """As fine-tuned networks give it."""
     backbone = UNetBackbone(3, 1, (8, 16))
