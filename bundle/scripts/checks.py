@@ -38,8 +38,9 @@ FLAGS = (
         "amp",
         "bfloat16",
     )  # of a training
-    + ("load_pretrain", "held_back", "report")  # of a model in use
+    + ("load_pretrain", "held_back", "report", "check_mirror")  # of a model in use
 )
+WHERE_FAST = "bfloat16"  # may be None too: where the device is fast at it
 NUMBERS = {
     "epochs": COUNT,
     "epoch_length": COUNT,
@@ -86,7 +87,7 @@ def check_settings(**settings: Any) -> None:
     """
     for name, value in settings.items():
         if name in FLAGS:
-            check_flags({name: value})
+            check_flags({} if name == WHERE_FAST and value is None else {name: value})
         elif name == "orientation":
             check_orientation(value)
         else:
