@@ -193,10 +193,36 @@ def few_labels() -> str:
     return "\n\n".join(said) + tests
 
 
+def kept(name: str, number: int = 0) -> Callable[[], str]:
+    """
+    A table as the command that measured it wrote it.
+
+    Args:
+        name: of the file among the results, without ``.md``.
+        number: of the table in it.
+    """
+
+    def made() -> str:
+        parts = (RESULTS / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
+        return [part.strip() for part in parts if part.startswith("|")][number]
+
+    return made
+
+
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"matching": matching, "fine-tuning": fine_tuned},
     "bundle/docs/README.md": {"matching": matching_card},
     "docs/evidence.md": {"evidence": evidence, "few labels": few_labels},
+    "docs/comparison.md": {
+        name.replace("_", " "): kept(f"comparison_held_back_{name}")
+        for name in ("hippocampus", "heads", "ct", "hearts", "heads_4mm", "atlases")
+    },
+    "docs/robustness.md": {
+        "motions": kept("robustness"),
+        "pointed out": kept("doubtful", 0),
+        "areas": kept("doubtful", 1),
+        "mirror images": kept("doubtful", 3),
+    },
 }
 
 

@@ -156,6 +156,9 @@ def classified_cases(
             continue
         if not values:
             what = f"has no row in {path} (its column {table['id']} reads {_shown(list(found))})"
+            short = subject.lstrip("0")
+            if short in found and subject.isdigit():
+                what += f": write {subject} in place of {short} there, a spreadsheet has dropped the zeros"
         elif len(values) > 1:
             what = f"has contradicting rows in {path}: {table['target']} is {' and '.join(values)}"
         else:

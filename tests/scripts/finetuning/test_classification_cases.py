@@ -68,6 +68,18 @@ def test_a_patient_without_class_is_named_or_left_out(dataset, capsys, rows, mes
     assert message in capsys.readouterr().out
 
 
+def test_zeros_that_a_spreadsheet_dropped_are_named(tmp_path):
+    for patient in range(1, 4):
+        volume = np.random.default_rng(patient).random((6, 6, 6)).astype(np.float32)
+        write_nifti(tmp_path / f"00{patient}" / "scan.nii.gz", volume)
+    rows = ["patient,grade", "001,0", "2,1", "003,0"]
+    (tmp_path / "table.csv").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(InputError, match="write 002 in place of 2 there, a spreadsheet has dropped the zeros"):
+        classified_cases(str(tmp_path), TABLE, CLASSES, r"00\d")
+    (tmp_path / "table.csv").write_text("\n".join(rows).replace("\n2", "\n002"), encoding="utf-8")
+    assert [case["label"] for case in classified_cases(str(tmp_path), TABLE, CLASSES, r"00\d")] == [0, 1, 0]
+
+
 def test_large_numbers_are_other_classes(dataset):
     classes = [{"name": "one", "values": [10000001]}, {"name": "two", "values": ["10000002.0"]}]
     rows = ["p0,10000001,x", "p1,10000002,x", "p2,10000002,x", "p3,10000001,x"]
