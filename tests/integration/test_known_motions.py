@@ -35,7 +35,7 @@ MOTIONS = {
 ALLOWED = {"degrees": 4.0, "shift": 14.0, "scale": 11.0}
 """
 Of rotations in degrees, of shifts in percent of the field, of scales in percent. These steps left 0.6 to 1.6 degrees,
-2 to 5 % (a fifth of a scan is lost, and what lies beyond it is black) and 6 %; 40 steps less leave 3.6 degrees where the
+2 to 5 % (a fifth of a scan is lost, and what lies beyond it is black) and 6 %; 40 steps less leave 3.6 degrees where a
 processor rounds otherwise. What a whole training leaves tells ``benchmarks/robustness.py``.
 """
 
