@@ -116,7 +116,9 @@ def check_flags(flags: Mapping[str, Any]) -> None:
     """
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise InputError(f"{name} must be True or False, not {value!r}: write --{name} {str(value).capitalize()}")
+            meant = str(value).capitalize()
+            advice = f"--{name} {meant}" if meant in ("True", "False") else f"--{name} True or --{name} False"
+            raise InputError(f"{name} must be True or False, not {value!r}: write {advice}")
 
 
 def check_orientation(orientation: str) -> None:

@@ -43,6 +43,13 @@ def test_flags_are_true_or_false(name):
         check_settings(**{name: "false"})
 
 
+@pytest.mark.parametrize("word", ["null", "maybe", 1])
+def test_other_words_are_not_proposed_as_flags(word):
+    """It was advised to write --bfloat16 Null, which was refused too."""
+    with pytest.raises(InputError, match=r"write --bfloat16 True or --bfloat16 False$"):
+        check_settings(bfloat16=word)
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_words_are_no_numbers(name):
     with pytest.raises(InputError, match=f"{name} must be .*, not 'many': pass --{name}"):

