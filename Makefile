@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 COMPARE_VENV := .venv-compare
 
-.PHONY: help setup phantoms pretrain report probe carry child zoo evidence benchmark compare lint format clean
+.PHONY: help setup phantoms pretrain report probe carry child zoo evidence benchmark compare documents lint format clean
 .PHONY: test test-fast test-process test-release test-monailabel test-compare test-zoo
 
 help:  ## list the commands
@@ -71,6 +71,9 @@ benchmark: $(READY)  ## how fast is a step, against the limit and the published 
 evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folder of the sets> OUT=<folder> ARGS='--arms ...'
 	$(if $(DATA),,$(error make evidence needs DATA=<the folder that holds the sets>))
 	$(PY) benchmarks/run_evidence.py --data "$(DATA)" --out "$(or $(OUT),runs/evidence)" $(ARGS)
+
+documents: $(READY)  ## tables and pictures of the documents, anew from the results: DATA=<folder of the sets>
+	$(PY) benchmarks/documents.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 compare: $(COMPARE_VENV)/.ready  ## the matching beside greedy, ANTs, ConvexAdam: DATA=<labelled folder> OUT=<folder> ARGS='--pairs 10 ...'
 	$(if $(DATA),,$(error make compare needs DATA=<a folder of labelled scans with a dataset.json>))

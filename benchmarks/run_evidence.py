@@ -48,7 +48,7 @@ class Evidence:
         self.network = lru_cache(maxsize=2)(self._network)
 
     def folder(self, data: str) -> Path:
-        folder = self.data / data
+        folder = self.data / self.plan["sets"][data].get("folder", data)
         if not (folder / "dataset.json").is_file():
             raise InputError(f"{folder} holds no dataset.json: pass --data <folder that holds {data}>, or other --sets")
         return folder

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from comparison.tables import Row, summarise
 from evidence import results
+from evidence.few_labels import across, few_labels, purity
 from evidence.plan import REPOSITORY, read_plan
-from evidence.table import Answer, Question, compare, paired_p
+from evidence.table import Answer, Question, compare, table
 from scripts.errors import InputError
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -36,19 +37,6 @@ FINE_TUNED = {
     "hippocampus": "hippocampus",
     "sunnybrook_cardiac": "left ventricle",
 }
-FEW_LABELS = {
-    "propagation": "the one label carried over, nothing trained",
-    "levels_probe": "linear layer on all decoder levels, frozen",
-    "fine_tuning": "fine-tuning: last layer and last level random, rates 5e-4 and 0.05",
-    "fine_tuning_gentle": "linear layer first, then all weights gently: rates 1e-4 and 1e-3",
-    "fine_tuning_carried": "the same, also on ten scans with the label carried over",
-}
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    lines = [" | ".join(line) for line in (heads, *rows)]
-    return "\n".join([f"| {lines[0]} |", "|" + "---|" * len(heads), *(f"| {line} |" for line in lines[1:])])
 
 
 def matched() -> dict[str, dict[str, dict[str, float]]]:
@@ -158,41 +146,6 @@ def evidence() -> str:
     return table(["arm", "seeds", *shown], rows) + f"\n\n{tests} Arms: {told}."
 
 
-def few_labels() -> str:
-    """Of the evidence: ways to use a few labels, Dice on training subjects (choices) and on those held back."""
-    parts = {"training subjects, for the choice": "few_labels_choosing.csv", "people held back": "few_labels.csv"}
-    said = []
-    for part, name in parts.items():
-        found = {unit: rows for unit, rows in results.read(RESULTS / name).items() if unit.arm == "shipped"}
-        values: dict[tuple[str, str, str], dict[tuple[str, str], float]] = {}
-        for unit, rows in found.items():
-            labelled = unit.labelled or "1"  # one atlas
-            own = values.setdefault((unit.measure, unit.data, labelled), {})
-            own |= {(unit.seed, row.case): row.value for row in rows if row.quantity in ("dice", "dice_after")}
-        columns = [
-            (data, labelled)
-            for data in FINE_TUNED
-            for labelled in ("1", "3", "10")
-            if any((measure, data, labelled) in values for measure in FEW_LABELS)
-        ]
-        lines = []
-        for measure, what in FEW_LABELS.items():
-            cells = []
-            for column in columns:
-                own = values.get((measure, *column), {})
-                p = paired_p(own, values.get(("fine_tuning", *column), {}))
-                cells.append((f"{np.mean(list(own.values())):.3f}" + (" *" if p < 0.05 else "")) if own else "")
-            if any(cells):
-                lines.append([what, *cells])
-        if lines:
-            heads = [f"{FINE_TUNED[data].split(' (')[0]}, {labelled} labelled" for data, labelled in columns]
-            said.append(f"Dice, {part}:\n\n" + table(["", *heads], lines))
-    if not said:
-        return "Not run yet."
-    tests = "\n\n`*`: p < 0.05 against the fine-tuning of the third row, paired by subject." if "*" in str(said) else ""
-    return "\n\n".join(said) + tests
-
-
 def kept(name: str, number: int = 0) -> Callable[[], str]:
     """
     A table as the command that measured it wrote it.
@@ -212,7 +165,12 @@ def kept(name: str, number: int = 0) -> Callable[[], str]:
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"matching": matching, "fine-tuning": fine_tuned},
     "bundle/docs/README.md": {"matching": matching_card},
-    "docs/evidence.md": {"evidence": evidence, "few labels": few_labels},
+    "docs/evidence.md": {
+        "evidence": evidence,
+        "few labels": lambda: few_labels(RESULTS),
+        "purity": lambda: purity(RESULTS),
+        "across": lambda: across(RESULTS),
+    },
     "docs/comparison.md": {
         name.replace("_", " "): kept(f"comparison_held_back_{name}")
         for name in ("hippocampus", "heads", "ct", "hearts", "heads_4mm", "atlases")

@@ -94,6 +94,12 @@ def _answers(
     return answers
 
 
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [" | ".join(line) for line in (heads, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|" + "---|" * len(heads), *(f"| {line} |" for line in lines[1:])])
+
+
 def markdown(results: Results, plan: Mapping[str, Any]) -> str:
     """One table a set and measure: a row an arm, a column a number of labels and quantity."""
     comparison = compare(results, plan)

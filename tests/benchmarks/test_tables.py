@@ -29,7 +29,7 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     """What was not run is left out or empty; the choice is told apart from what was held back."""
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     assert tables.evidence() == "None of the arms was run yet."
-    assert tables.few_labels() == "Not run yet."
+    assert tables.few_labels(tmp_path) == "Not run yet."
     unit = Unit("ixi_brain", "random", "0", "ixi_brain", "levels_probe", "1")
     results.append(tmp_path / "evidence.csv", unit, [Value("dice", "x", 0.25), Value("dice", "y", 0.75)])
     found = tables.evidence()
@@ -40,7 +40,7 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     results.append(tmp_path / "few_labels_choosing.csv", today, cases)
     better = [case._replace(value=case.value + 0.1) for case in cases]
     results.append(tmp_path / "few_labels_choosing.csv", today._replace(measure="fine_tuning_gentle"), better)
-    found = tables.few_labels()
+    found = tables.few_labels(tmp_path)
     assert "training subjects" in found
     assert "held back" not in found
     assert "| heads, 1 labelled |" in found

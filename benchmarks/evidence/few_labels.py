@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables of the shipped weights' own measures, few labels and purity, and of features read in another modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from . import results
+from .plan import Unit
+from .results import Value
+from .table import paired_p, table
+
+PARTS = {"few_labels_choosing.csv": "training subjects, for the choice", "few_labels.csv": "people held back"}
+SETS = {
+    "ixi_brain": "heads",
+    "ixi_brain, 3 mm": "heads, 3 mm",
+    "hippocampus": "hippocampus",
+    "openkbp_headneck_ct": "CT",
+    "sunnybrook_cardiac": "left ventricle",
+}
+WAYS = {
+    "propagation": "the one label carried over, nothing trained",
+    "linear_probe": "linear layer on f^l alone, frozen",
+    "levels_probe": "linear layer on all decoder levels, frozen",
+    "fine_tuning": "fine-tuning: last layer and last level random, rates 5e-4 and 0.05",
+    "fine_tuning_gentle": "linear layer first, then all weights gently: rates 1e-4 and 1e-3",
+    "fine_tuning_carried": "the same, also on ten scans with the label carried over",
+}
+ARMS = {"shipped": "", "random": ", random weights"}
+Cases = dict[tuple[str, str], float]
+
+
+def dice_of(found: Mapping[Unit, list[Value]], arm: str) -> dict[tuple[str, str, str], Cases]:
+    """By measure, set and number of labels: the Dice of each seed and case."""
+    values: dict[tuple[str, str, str], Cases] = {}
+    for unit, rows in found.items():
+        if unit.arm == arm:
+            own = values.setdefault((unit.measure, unit.data, unit.labelled or "1"), {})  # one atlas
+            own |= {(unit.seed, row.case): row.value for row in rows if row.quantity in ("dice", "dice_after")}
+    return values
+
+
+def few_labels(folder: Path) -> str:
+    """
+    Ways to use a few labels, Dice on training subjects (choices) and on those held back.
+
+    Args:
+        folder: of the results.
+    """
+    said = []
+    for name, part in PARTS.items():
+        found = results.read(folder / name)
+        values = {arm: dice_of(found, arm) for arm in ARMS}
+        measured = {key for of in values.values() for key in of}
+        columns = [
+            (data, labelled)
+            for data in SETS
+            for labelled in ("1", "3", "10")
+            if any((measure, data, labelled) in measured for measure in WAYS)
+        ]
+        lines = []
+        for measure, what in WAYS.items():
+            for arm, weights in ARMS.items():
+                cells = []
+                for column in columns:
+                    own = values[arm].get((measure, *column), {})
+                    p = paired_p(own, values["shipped"].get(("fine_tuning", *column), {}))
+                    cells.append((f"{np.mean(list(own.values())):.3f}" + (" *" if p < 0.05 else "")) if own else "")
+                if any(cells):
+                    lines.append([what + weights, *cells])
+        if lines:
+            heads = [f"{SETS[data]}, {labelled} labelled" for data, labelled in columns]
+            said.append(f"Dice, {part}:\n\n" + table(["", *heads], lines))
+    if not said:
+        return "Not run yet."
+    tests = "\n\n`*`: p < 0.05 against the fine-tuning from the shipped weights, paired by subject."
+    return "\n\n".join(said) + (tests if "*" in str(said) else "")
+
+
+def purity(folder: Path) -> str:
+    """
+    Neighbours of other people that show the same structure, and how far the features collapse, on people held back.
+
+    Args:
+        folder: of the results.
+    """
+    measured: dict[str, dict[tuple[str, str, str], float]] = {}
+    for unit, rows in results.read(folder / "few_labels.csv").items():
+        for row in rows if unit.measure.endswith("clustering") else ():
+            measured.setdefault(unit.data, {})[unit.arm, unit.measure, row.quantity] = row.value
+    columns = {
+        f"{what}: {where}{weights}": (arm, measure, quantity)
+        for quantity, what in (("neighbour_purity", "purity"), ("embedding_collapse", "collapse"))
+        for measure, where in (("clustering", "f^l"), ("levels_clustering", "all levels"))
+        for arm, weights in ARMS.items()
+    }
+    columns = {head: key for head, key in columns.items() if any(key in own for own in measured.values())}
+    rows = [
+        [SETS[data], *(f"{own[key]:.3f}" if key in own else "" for key in columns.values())]
+        for data, own in measured.items()
+    ]
+    return table(["", *columns], rows) if rows else "Not run yet."
+
+
+def across(folder: Path) -> str:
+    """
+    Pre-trained on one modality and read in another: heads in MR, heads and necks in CT, Dice on people held back.
+
+    Args:
+        folder: of the results.
+    """
+    sets = ("ixi_brain", "openkbp_headneck_ct")
+    columns = {
+        "f^l: 1 labelled": ("linear_probe", "1"),
+        "10": ("linear_probe", "10"),
+        "all levels: 1": ("levels_probe", "1"),
+        "10 ": ("levels_probe", "10"),
+        "carried over": ("propagation", ""),
+    }
+    found = results.read(folder / "across.csv")
+    rows = []
+    for data in sets:
+        for arm, source in (("random", data), *(("places_and_matching", source) for source in sets)):
+            cells = []
+            for measure, labelled in columns.values():
+                values = found.get(Unit(source, arm, "0", data, measure, labelled), [])
+                dice = [value.value for value in values if value.quantity in ("dice", "dice_after")]
+                cells.append(f"{np.nanmean(dice):.3f}" if dice else "")
+            weights = "random weights" if arm == "random" else f"pre-trained on {SETS[source]}"
+            rows.append([SETS[data], weights, *cells])
+    return table(["read in", "", *columns], rows) if found else "Not run yet."
