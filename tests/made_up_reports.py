@@ -15,6 +15,7 @@ from scripts.evaluation import DistinctPairs, Evaluation
 
 SIZE = (12, 10, 8)
 DASH = "\u2013"
+OUTSIDE = "agreement 0.3, trusted from 0.72"
 EVIL = "<script>alert(1)</script>"
 
 
@@ -91,7 +92,9 @@ def evaluation(
         row |= {"ncc_before": 0.1, "ncc_after": 0.5 + n / 10, "folded_percentage": 0.2}
         row |= {"restoration_error_before": 0.02, "restoration_error_after": 0.01}
         if doubtful:
-            row["look_at"] = "yes" if n == pairs - 1 else "no"
+            row |= {"agreement": 0.9 - n / 5, "inliers": 0.95, "conditioning": 0.4}
+            failed = n == pairs - 1
+            row |= {"look_at": "yes" if failed else "no", "doubts": OUTSIDE if failed else ""}
         if labels:
             row |= {"dice_before": 0.3, "dice_after": 0.8 - n / 10}
             row |= {f"{m}:{name}": 0.5 for m in made.structure_measures for name in made.names}

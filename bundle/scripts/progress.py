@@ -64,6 +64,12 @@ def progress(items: Iterable[Any], description: str, total: int | None = None, f
     return tqdm(items, description, total, **bar_options()) if total >= fewest else items
 
 
+def say(line: str) -> None:
+    """Show a line while a bar may be open: above it on a terminal, by itself in a file."""
+    with tqdm.external_write_mode():
+        print(line, flush=True)
+
+
 class EngineProgress:
     """
     Handler: a bar over an evaluator's batches. Ignite's own redraws at each of them, a thousand lines of a log file.

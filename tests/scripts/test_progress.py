@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import pytest
 from ignite.engine import Engine
 from scripts.data import MemoryCache, find_scans
-from scripts.progress import EngineProgress, progress
+from scripts.progress import EngineProgress, progress, say
 
 
 def test_a_log_file_gets_lines(capsys):
@@ -43,6 +45,24 @@ def test_long_steps_before_a_training(make_cohort, tmp_path, capsys):
 def test_all_bars_are_of_this_kind(repository):
     drawn = {path.name for path in Path(repository, "bundle", "scripts").rglob("*.py") if "tqdm(" in path.read_text()}
     assert drawn == {"progress.py", "handlers.py"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_line_stands_above_the_bar_on_a_terminal(monkeypatch):
+    """It was written behind the bar, on the bar's line."""
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    for number in progress(range(30), "Matching"):
+        if number == 10:
+            say("look at it")
+    assert re.search(r"\r *\rlook at it\n\rMatching: ", screen.getvalue())
 
 
 def test_an_engine_gets_one_bar(capsys):

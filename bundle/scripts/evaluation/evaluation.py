@@ -17,7 +17,7 @@ from monai.networks.utils import eval_mode
 
 from ..data.cache import prepared
 from ..data.pair_dataset import PairDataset
-from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, look_at
+from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, look_at, outside
 from ..networks.gvsl import GVSL
 from ..progress import progress
 from .clustering import clustering_measures, collapse_measure, sample_features
@@ -101,7 +101,7 @@ class Evaluation:
         row |= {name: float(data[name][0, 0]) for name in self.measures if name in data}
         row |= (found := confidence(data))
         if said := look_at(found, self.trusted):
-            row["look_at"] = said
+            row |= {"look_at": said, "doubts": outside(found, self.trusted)}
         for measure in self.structure_measures:
             values = data.get(f"structure_{measure}")
             if values is not None:

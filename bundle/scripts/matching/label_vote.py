@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import resample
-from .match_table import Trusted, measure
+from .match_table import Trusted, measure, scan_path
 from .write_match import label_codes, label_probabilities, world_match
 
 LEAST_SIMILARITY = 1e-3
@@ -33,7 +33,8 @@ class CarriedLabels:
         confidence: 0 to 1, the share of the weight that the code has; with a single atlas times its similarity.
         similarity: mean over the atlases, by weight, of the squared local NCC with the scan.
         seen: whether an atlas reaches the voxel.
-        matches: what tells whether each match can be trusted, see :func:`~scripts.matching.match_table.measure`.
+        matches: what tells whether each match can be trusted, see :func:`~scripts.matching.match_table.measure`, with
+            the path of the atlas, ``moving``.
     """
 
     codes: torch.Tensor
@@ -104,7 +105,8 @@ class LabelVote:
         self.weight, self.similarity = self.weight + weight, self.similarity + weight * similarity
         seen = shares.sum(dim=0) >= 0.5  # within half a voxel of the atlas's grid
         self.seen = self.seen | seen
-        self.matches.append(measure(data, self.trusted) | ({} if seen.any() else {"look_at": "yes"}))
+        row = measure(data, self.trusted) | {"moving": scan_path(data["moving"])}
+        self.matches.append(row if seen.any() else row | {"look_at": "yes", "doubts": "it lies beside the scan"})
 
     def close(self, data: dict[str, Any], reader: Reader | None = None) -> CarriedLabels:
         """

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 
 from ..data.tables import read_own
 from ..files import write_text
 from ..losses.local_ncc import LocalNCCLoss
+from ..progress import say
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import transform_points
 from ..spatial.tissue import tissue
@@ -59,6 +61,29 @@ def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
     return found
 
 
+def outside(found: Mapping[str, float], trusted: Trusted) -> str:
+    """
+    What speaks against a match.
+
+    Args:
+        found: see :func:`confidence`.
+        trusted: within which bounds a match is trusted.
+
+    Returns:
+        each value outside its bounds (or NaN) with the bound, as "agreement 0.41, trusted from 0.72; ..."; nothing
+        where there is none.
+    """
+    said = []
+    for name, (low, high) in trusted.items():
+        value = found.get(name, low)
+        if not low <= value <= high:
+            bound = (
+                f"from {low:g}" if value < low else f"up to {high:g}" if value > high else f"from {low:g} to {high:g}"
+            )
+            said.append(f"{name.replace('_', ' ')} {value:.4g}, trusted {bound}")
+    return "; ".join(said)
+
+
 def look_at(found: Mapping[str, float], trusted: Trusted) -> str:
     """
     Whether a person should look at a match.
@@ -68,10 +93,27 @@ def look_at(found: Mapping[str, float], trusted: Trusted) -> str:
         trusted: within which bounds a match is trusted.
 
     Returns:
-        "no" within all that are known, "yes" outside one (or where a value is NaN), nothing where none is known.
+        "no" within all that are known, "yes" :func:`outside` one, nothing where none is known.
     """
-    within = [low <= found[name] <= high for name, (low, high) in trusted.items() if name in found]
-    return "" if not within else "no" if all(within) else "yes"
+    known = any(name in found for name in trusted)
+    return "" if not known else "yes" if outside(found, trusted) else "no"
+
+
+def point_out(what: str, row: Mapping[str, str]) -> None:
+    """
+    Say on the screen, in one line, what a person should look at and why; nothing of what need not be looked at.
+
+    Args:
+        what: a match or a result.
+        row: of it: ``look_at``, and ``doubts``, why.
+    """
+    if row["look_at"] == "yes":
+        say(f"look at {what}: {row['doubts']}")
+
+
+def scan_path(image: MetaTensor) -> str:
+    """Path of the first scan of a batch."""
+    return str(image.meta.get("filename_or_obj", ["a scan"])[0])
 
 
 def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, str]:
@@ -84,15 +126,15 @@ def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, s
         trusted: see :func:`look_at`.
 
     Returns:
-        the values of :func:`confidence`, the squared local ``ncc``, and whether one should :func:`look_at` it.
+        the values of :func:`confidence`, the squared local ``ncc``, whether one should :func:`look_at` it, and the
+        ``doubts``: what lies :func:`outside` its bounds.
     """
-    pred, found = data["pred"], confidence(data)
+    pred, found, trusted = data["pred"], confidence(data), trusted or {}
     row = {name: f"{value:.4f}" for name, value in found.items()}
     warped, fixed = (torch.as_tensor(image).float() for image in (pred["warped"], data["image"]))
     inside = inside_volume(torch.as_tensor(pred["displacement"]).float())
     row["ncc"] = f"{float(LocalNCCLoss(7).per_image(warped, fixed.to(warped), inside)[0]):.4f}"
-    row["look_at"] = look_at(found, trusted or {})
-    return row
+    return row | {"look_at": look_at(found, trusted), "doubts": outside(found, trusted)}
 
 
 def add_row(folder: Path, result: str, row: dict[str, str]) -> None:

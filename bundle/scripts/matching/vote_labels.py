@@ -11,8 +11,9 @@ from monai.data import MetaTensor
 
 from ..data.labels import label_type
 from ..data.writing import geometry_of, write_nifti
+from ..progress import say
 from .label_vote import CarriedLabels, LabelVote, Reader
-from .match_table import Trusted, put_rows
+from .match_table import Trusted, point_out, put_rows, scan_path
 
 TABLE = "propagation.csv"
 COLUMNS = ("result", "atlases", "confidence", "agreement", "unseen_percent", "look_at")
@@ -27,7 +28,7 @@ class VoteLabels:
     ``<output_dir>/<scan>.nii.gz``, the label map in the scan's own geometry; ``<output_dir>/confidence/<scan>.nii.gz``,
     0 to 1, the share of the weight that the chosen code has (with a single atlas times how alike it is to the scan
     around the voxel); and a line of ``propagation.csv``, the most doubtful scan first. Voxels that no atlas reaches get
-    0, the background, and are counted on the screen.
+    0, the background, and are counted on the screen; a result that a person should look at is named there.
 
     Args:
         output_dir: where to.
@@ -68,25 +69,44 @@ class VoteLabels:
 
     def _write(self, name: str, scan: MetaTensor, carried: CarriedLabels) -> int:
         unseen = int((~carried.seen).sum())
-        share = 100 * unseen / carried.seen.numel()
+        share, path = 100 * unseen / carried.seen.numel(), scan_path(scan)
         if unseen:
-            path = str(scan.meta["filename_or_obj"][0])
-            print(f"{path}: no atlas reaches {share:.1f} % of its voxels, which get 0 (background)", flush=True)
+            say(f"{path}: no atlas reaches {share:.1f} % of its voxels, which get 0 (background)")
         affine, like = scan.affine[0].double().numpy(), geometry_of(scan)
         (self.output_dir / CONFIDENCE).mkdir(parents=True, exist_ok=True)
         codes, confidence = carried.codes.numpy(), carried.confidence.float().numpy()
         write_nifti(codes.astype(label_type(carried.codes)), affine, self.output_dir / f"{name}.nii.gz", like)
         write_nifti(confidence, affine, self.output_dir / CONFIDENCE / f"{name}.nii.gz", like)
         labelled = carried.codes != 0
+        said = carried.matches, bool(labelled.any())
         row = {
             "atlases": str(len(carried.matches)),
             "confidence": _mean(carried.confidence, labelled),
             "agreement": _mean(carried.similarity, labelled),
             "unseen_percent": f"{share:.1f}",
-            "look_at": look_at(carried.matches, bool(labelled.any())),
+            "look_at": look_at(*said),
+            "doubts": untrusted(*said),
         }
         put_rows(self.output_dir / TABLE, COLUMNS, name, [row], doubt)
+        point_out(f"the labels of {path}", row)
         return unseen
+
+
+def untrusted(matches: list[dict[str, str]], labelled: bool) -> str:
+    """
+    What speaks against a result.
+
+    Args:
+        matches: of the scan with each atlas, see :class:`~scripts.matching.label_vote.CarriedLabels`.
+        labelled: whether any voxel got a label.
+
+    Returns:
+        that there is no label, or that no match can be trusted, with the first as an example; else nothing.
+    """
+    said = [] if labelled else ["no voxel got a label"]
+    if {match["look_at"] for match in matches} == {"yes"}:
+        said.append(f"no match can be trusted, as that of {matches[0]['moving']} ({matches[0]['doubts']})")
+    return "; ".join(said)
 
 
 def look_at(matches: list[dict[str, str]], labelled: bool) -> str:
@@ -94,14 +114,13 @@ def look_at(matches: list[dict[str, str]], labelled: bool) -> str:
     Whether a person should look at a result.
 
     Args:
-        matches: of the scan with each atlas, see :func:`~scripts.matching.match_table.measure`.
-        labelled: whether any voxel got a label.
+        matches, labelled: see :func:`untrusted`.
 
     Returns:
-        "yes" without a label, or where no match can be trusted; "no" where one can; nothing where that is not known.
+        "yes" where a result is :func:`untrusted`; "no" where a match can be trusted; nothing where that is not known.
     """
-    said = {match.get("look_at", "") for match in matches}
-    return "yes" if not labelled or said == {"yes"} else "no" if "no" in said else ""
+    one = any(match["look_at"] == "no" for match in matches)
+    return "yes" if untrusted(matches, labelled) else "no" if one else ""
 
 
 def doubt(row: dict[str, str]) -> tuple[bool, float]:

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..spatial.displacement import inside_volume
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
-from .match_table import Trusted, add_row, measure
+from .match_table import Trusted, add_row, measure, point_out, scan_path
 from .points import carry_points
 
 OUTPUTS = ("warped", "label", "probabilities", "displacement", "affine", "jacobian")
@@ -47,8 +47,9 @@ class WriteMatch:
     ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
     :func:`~scripts.data.write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving
     space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
-    the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`.
-    Landmarks of a pair are carried along, see :func:`~scripts.matching.points.carry_points`.
+    the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`; a
+    match that a person should look at is named on the screen too. Landmarks of a pair are carried along, see
+    :func:`~scripts.matching.points.carry_points`.
 
     Args:
         output_dir: where to.
@@ -103,7 +104,9 @@ class WriteMatch:
                 shares = label_probabilities(label_codes(label), codes, *where)
                 write_nifti(np.moveaxis(shares.numpy(), 0, -1), affine, folder / "probabilities.nii.gz", like)
                 np.savetxt(folder / "probabilities.txt", codes.numpy(), fmt="%d")
-        add_row(self.output_dir, data["result"][0], measure(data, self.trusted) | carry_points(data, match, folder))
+        row = measure(data, self.trusted)
+        add_row(self.output_dir, data["result"][0], row | carry_points(data, match, folder))
+        point_out(f"{scan_path(data['moving'])} matched to {scan_path(data['image'])}", row)
         return {**data, "folder": str(folder)}
 
 
@@ -131,9 +134,7 @@ def world_match(data: dict[str, Any], must_overlap: bool = True) -> WorldMatch:
     pred = {name: torch.as_tensor(value).detach().cpu() for name, value in data["pred"].items() if name != "backward"}
     fixed, moving = (data[key] for key in ("image", "moving"))
     if must_overlap and not inside_volume(pred["displacement"]).any():
-        raise InputError(
-            f"{moving.meta['filename_or_obj'][0]} does not overlap {fixed.meta['filename_or_obj'][0]} after matching"
-        )
+        raise InputError(f"{scan_path(moving)} does not overlap {scan_path(fixed)} after matching")
     fixed_affine, moving_affine = (image.affine[0].cpu() for image in (fixed, moving))
     if "finer_affine" not in pred:
         return WorldMatch(pred["affine"][0], pred["local_displacement"][0], fixed_affine, moving_affine)

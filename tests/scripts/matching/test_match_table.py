@@ -8,7 +8,8 @@ import csv
 import pytest
 import torch
 from monai.data import MetaTensor
-from scripts.matching.match_table import add_row, measure
+from scripts.matching import WriteMatch
+from scripts.matching.match_table import add_row, look_at, measure, outside
 
 TRUSTED = {"agreement": [0.65, 1.0], "inliers": [0.8, 1.0]}
 EDGES = torch.tensor([1.0, 2.0, 4.0])
@@ -57,6 +58,39 @@ def test_a_match_that_agrees_better_mirrored_is_pointed_out(mirrored, look):
     row = measure(data, TRUSTED | {"mirror_margin": [0.0, 1.0]})
     assert float(row["mirror_margin"]) == pytest.approx(0.8 - mirrored, abs=1e-4)
     assert row["look_at"] == look
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"agreement": 0.65, "inliers": 1.0}, ""),
+        ({"agreement": 0.41, "inliers": 0.9}, "agreement 0.41, trusted from 0.65"),
+        (
+            {"agreement": 0.41, "inliers": 0.12345},
+            "agreement 0.41, trusted from 0.65; inliers 0.1235, trusted from 0.8",
+        ),
+        ({"agreement": float("nan")}, "agreement nan, trusted from 0.65 to 1"),
+        ({"inverse_consistency_voxels": 2.5}, "inverse consistency voxels 2.5, trusted up to 1.5"),
+    ],
+)
+def test_the_number_outside_its_bound_is_told(found, said):
+    trusted = TRUSTED | {"inverse_consistency_voxels": [0.0, 1.5]}
+    assert outside(found, trusted) == said
+    assert look_at(found, trusted) == ("yes" if said else "no")
+
+
+def test_a_doubtful_match_is_named_on_the_screen(tmp_path, capsys):
+    """One line for it, none for the other: only the table said so."""
+    for name, inliers in (("good", 0.95), ("bad", 0.5)):
+        data = batch(inliers) | {"result": [f"{name}_to_fixed"]}
+        data["pred"]["local_displacement"] = data["pred"]["displacement"]
+        data["image"].meta["filename_or_obj"] = ["scans/fixed.nii.gz"]
+        data["moving"] = MetaTensor(data["image"].as_tensor().clone(), affine=data["image"].affine)
+        data["moving"].meta["filename_or_obj"] = [f"scans/{name}.nii.gz"]
+        data |= {f"original_{key}": data[key] for key in ("image", "moving")}
+        WriteMatch(str(tmp_path), ["affine"], TRUSTED)(data)
+    line = "look at scans/bad.nii.gz matched to scans/fixed.nii.gz: inliers 0.5, trusted from 0.8\n"
+    assert capsys.readouterr().out == line
 
 
 def test_a_pair_matched_again_has_one_row(tmp_path):

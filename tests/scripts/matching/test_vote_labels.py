@@ -129,8 +129,11 @@ def test_confidence_in_a_single_atlas_is_its_local_likeness(tmp_path, vote):
     assert confidence[8:].max() < 0.1
 
 
-def test_the_table_begins_with_what_to_look_at(tmp_path):
-    """A match that cannot be trusted comes first whatever its confidence, then the doubtful; a label is missing too."""
+def test_the_table_begins_with_what_to_look_at(tmp_path, capsys):
+    """
+    A match that cannot be trusted comes first whatever its confidence, then the doubtful; a label is missing too. Such
+    lines are on the screen too, with why.
+    """
     vote = VoteLabels(str(tmp_path), trusted={"agreement": [0.72, 1.0], "inliers": [0.8, 1.0]})
     label = torch.full(SIZE, 7)
     vote(pair(label, result="good"))
@@ -151,6 +154,11 @@ def test_the_table_begins_with_what_to_look_at(tmp_path):
     assert float(rows[2]["confidence"]) == pytest.approx(0.5, abs=0.15)
     assert float(rows[3]["agreement"]) == pytest.approx(1, abs=1e-3)
     assert {row["unseen_percent"] for row in rows} == {"0.0"}
+    match = "folder/scan.nii.gz (inliers 0.3, trusted from 0.8)"  # the atlas has the scan's own name here
+    assert capsys.readouterr().out.splitlines() == [
+        f"look at the labels of folder/scan.nii.gz: no match can be trusted, as that of {match}",
+        "look at the labels of folder/scan.nii.gz: no voxel got a label",
+    ]
 
 
 def test_probabilities_find_their_positions_once(monkeypatch):
@@ -204,7 +212,7 @@ def test_the_share_of_a_reader_is_checked(tmp_path, share):
         VoteLabels(str(tmp_path), reader_share=share)
 
 
-def test_an_atlas_that_lies_beside_the_scan_ends_no_run(tmp_path):
+def test_an_atlas_that_lies_beside_the_scan_ends_no_run(tmp_path, capsys):
     """Alone it labels nothing, and the result is one to look at; beside another it has no say."""
     beside = pair(torch.full(SIZE, 7))
     beside["pred"]["displacement"] += 100
@@ -214,6 +222,8 @@ def test_an_atlas_that_lies_beside_the_scan_ends_no_run(tmp_path):
     assert not volume(tmp_path / "scan.nii.gz").any()
     with (tmp_path / "propagation.csv").open(newline="") as file:
         assert [row["look_at"] for row in csv.DictReader(file)] == ["yes"]
+    why = "no voxel got a label; no match can be trusted, as that of folder/scan.nii.gz (it lies beside the scan)"
+    assert f"look at the labels of folder/scan.nii.gz: {why}\n" in capsys.readouterr().out
     vote({**beside, "votes": [2]})
     assert vote(pair(torch.full(SIZE, 8), votes=2))["unseen_voxels"] == 0
     assert set(np.unique(volume(tmp_path / "scan.nii.gz"))) == {8}

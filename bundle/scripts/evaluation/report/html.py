@@ -101,7 +101,7 @@ def flexible(picture: Image.Image | Figure) -> str:
     return f'style="flex-grow:{picture.width}"' if isinstance(picture, Image.Image) else ""
 
 
-DIGITS = {"dice": 3, "ncc": 3, "hd95": 1}
+DIGITS = {"dice": 3, "ncc": 3, "hd95": 1, "agreement": 3, "inliers": 3, "conditioning": 3}
 """Digits after the point of the measures that stand below each other."""
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...matching.match_table import CONFIDENCE
 from ...networks.gvsl import GVSL
 from ..clustering import principal_colours
-from .html import change, figure_tag, flexible, image_tag
+from .html import DIGITS, change, figure_tag, flexible, image_tag, number
 from .outlines import label_centre, outlines
 from .planes import (
     as_volume,
@@ -100,8 +101,9 @@ def pair_section(name: str, row: Mapping[str, Any], kept: Mapping[str, np.ndarra
         if f"{key}_after" in row
     ]
     values.append(f"{row['folded_percentage']:.2f} % folded")
+    values += [f"{name} {number(row[name], DIGITS[name])}" for name in CONFIDENCE if name in row]
     if row.get("look_at") == "yes":
-        values.append(DOUBTFUL)
+        values.append(f"{DOUBTFUL}: {row['doubts']}")
     return (
         f"<article><h3>{escape(name)} pair</h3><p><b>{escape('; '.join(values))}</b><br>moving "
         f"<code>{escape(row['moving'])}</code>, fixed <code>{escape(row['fixed'])}</code></p>"

@@ -17,55 +17,13 @@ import monai
 import numpy as np
 import torch
 
+from ...matching.match_table import CONFIDENCE
 from ..evaluation import Evaluation
-from .html import change, number
+from .html import DIGITS, change, number
+from .meanings import MEANINGS
 
 DOUBTFUL = "\u26a0 look at it"
 """Of a match that is not to be trusted."""
-
-MEANINGS = {
-    "ncc": (
-        "Likeness of the images (local NCC)",
-        "1: identical, 0: unrelated. Higher is better, but grey values can be matched with the wrong anatomy.",
-    ),
-    "dice": (
-        "Overlap of the labelled structures (Dice)",
-        "1: perfect, 0: none. Higher is better. No label was used to match, so this shows whether anatomy was matched.",
-    ),
-    "hd95": (
-        "Distance of the structures' surfaces (HD95, mm)",
-        "95 % of the surfaces lie closer than this. 0 is perfect, lower is better.",
-    ),
-    "restoration_error": (
-        "Restoration error (mean squared)",
-        "Corrupted and restored image against the clean one, intensities 0 to 1. 0 is perfect, lower is better.",
-    ),
-    "folded_percentage": (
-        "Folded voxels (%)",
-        "Where the map turns tissue inside out, which anatomy cannot do. 0 is best; several percent: do not trust it.",
-    ),
-    "log_jacobian_std": (
-        "Unevenness of the map",
-        "Standard deviation of the logarithm of the local volume change. 0: the same everywhere; lower is smoother.",
-    ),
-    "inverse_consistency_mm": (
-        "There and back (mm)",
-        "How far a place comes to lie from itself, mapped to the other scan and back by the affine maps of both ways. "
-        "Near 0 where both found the same; many voxels: one of them is wrong.",
-    ),
-    "silhouette": (
-        "Silhouette of the features",
-        "-1 to 1. Near 1: each structure's features form a group of their own; 0 or below: the groups overlap.",
-    ),
-    "neighbour_purity": (
-        "Neighbour purity of the features",
-        "Share of a feature's nearest neighbours in OTHER subjects that belong to the same structure. 1 is perfect.",
-    ),
-    "embedding_collapse": (
-        "Collapse of the features",
-        "0: the features vary in all directions of their channels alike; 1: in a single one, the others tell nothing.",
-    ),
-}
 
 
 def read_history(model: str | None) -> list[dict[str, float]]:
@@ -185,6 +143,7 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     order = ranked(pairs)
     order += [n for n in range(len(pairs)) if n not in set(order)]
     columns = {"dice": "Dice", "ncc": "NCC"}
+    own = [name for name in CONFIDENCE if any(name in row for row in pairs)]
     judged = any("look_at" in row for row in pairs)
     columns = {name: label for name, label in columns.items() if any(f"{name}_after" in row for row in pairs)}
     rows = [
@@ -192,11 +151,12 @@ def pair_rows(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
             f"{pairs[n]['moving']} \u2192 {pairs[n]['fixed']}",
             *(change(pairs[n], name) for name in columns),
             number(pairs[n]["folded_percentage"]),
-            *([DOUBTFUL if pairs[n].get("look_at") == "yes" else ""] if judged else []),
+            *(number(pairs[n].get(name), DIGITS[name]) for name in own),
+            *([(DOUBTFUL, pairs[n]["doubts"]) if pairs[n].get("look_at") == "yes" else ""] if judged else []),
         ]
         for n in order
     ]
-    head = ["moving \u2192 fixed", *columns.values(), "folded, %", *(["match"] if judged else [])]
+    head = ["moving \u2192 fixed", *columns.values(), "folded, %", *own, *(["match"] if judged else [])]
     return head, rows
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_up_reports import DASH, EVIL, SIZE, Page, evaluation
+from made_up_reports import DASH, EVIL, OUTSIDE, SIZE, Page, evaluation
 from PIL import Image
 from scripts.evaluation.report import DOUBTFUL, Report, pair_rows, pair_volumes, ranking
 
@@ -92,12 +92,28 @@ def test_pictures_come_before_the_tables(written: Callable[..., Page]) -> None:
 
 
 def test_a_match_not_to_be_trusted_is_marked(written: Callable[..., Page]) -> None:
-    """At the top, at the pair itself (the worst by Dice here) and in the table of all; nowhere where none is."""
+    """At the top, at the pair itself (the worst by Dice here) and in the table of all, with why; nowhere else."""
     text = written(doubtful=True).text
     assert "1 of the matches should be looked at" in text
+    assert text.count(f"{DOUBTFUL}: {OUTSIDE}") == 1
+    assert text.count(f"{DOUBTFUL}{OUTSIDE}") == 1
     assert text.count(DOUBTFUL) == 2
-    assert DOUBTFUL in text.partition("Worst pair")[2].partition("moving")[0]
+    assert f"{DOUBTFUL}: {OUTSIDE}" in text.partition("Worst pair")[2].partition("moving")[0]
     assert DOUBTFUL not in written().text
+
+
+def test_a_pair_has_the_confidence_of_its_map(written: Callable[..., Page]) -> None:
+    """In the lines of pairs shown, in the table of all, and the means with their meaning; none without such a map."""
+    text = written(doubtful=True).text
+    for name, agreement in (("Best", "0.900"), ("Median", "0.500"), ("Worst", "0.300")):
+        line = text.partition(f"{name} pair")[2].partition("moving")[0]
+        assert f"agreement {agreement}; inliers 0.950; conditioning 0.400" in line
+    assert "foldedagreementinliersconditioningmatch" in text.replace(", %", "")
+    for row in ("Agreement of the global map", "(inliers)", "(conditioning)"):
+        assert row in text
+    text = written().text
+    assert "conditioning" not in text
+    assert "Agreement" not in text
 
 
 def test_structures_are_outlined_where_there_are_labels(written: Callable[..., Page]) -> None:

@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up_reports import DASH, Page
-from scripts.evaluation.report import change, named_pairs, ranking, read_history, short_names, structure_tables, table
+from made_up_reports import DASH, OUTSIDE, Page, evaluation
+from scripts.evaluation.report import (
+    DOUBTFUL,
+    change,
+    measure_rows,
+    named_pairs,
+    pair_rows,
+    ranking,
+    read_history,
+    short_names,
+    structure_tables,
+    table,
+)
 
 
 def rows_of_structures(count: int, families: int = 0) -> list[dict[str, Any]]:
@@ -69,6 +80,27 @@ def test_ranking_takes_the_best_the_median_and_the_worst() -> None:
         "Worst": 0,
     }
     assert ranking([{"dice_after": 0.1, "ncc_after": 1}, {"ncc_after": 1}]) == {"The only": 0}
+
+
+def test_measures_tell_the_confidence_of_the_global_map(tmp_path: Path) -> None:
+    """The summary had the means, and the page kept them to itself."""
+    rows = {label: value for (label, _), value in measure_rows(evaluation(tmp_path, doubtful=True)[0])}
+    assert rows["Agreement of the global map"] == "0.600"
+    assert rows["Places that the global map explains (inliers)"] == "0.950"
+    assert rows["Spread of these places (conditioning)"] == "0.400"
+    rows = {label: value for (label, _), value in measure_rows(evaluation(tmp_path)[0])}
+    assert not any("map explains" in label for label in rows)
+
+
+def test_the_table_of_pairs_tells_what_is_doubted() -> None:
+    names = {"fixed": "a.nii", "moving": "b.nii", "ncc_before": 0.1, "folded_percentage": 0.0}
+    sure = {**names, "ncc_after": 0.9, "agreement": 0.81234, "inliers": 1.0, "look_at": "no", "doubts": ""}
+    failed = {**names, "ncc_after": 0.2, "agreement": 0.3, "look_at": "yes", "doubts": OUTSIDE}
+    head, rows = pair_rows([failed, sure])
+    assert head == ["moving \u2192 fixed", "NCC", "folded, %", "agreement", "inliers", "match"]
+    assert [row[3:] for row in rows] == [["0.812", "1.000", ""], ["0.300", DASH, (DOUBTFUL, OUTSIDE)]]
+    plain = {**names, "ncc_after": 0.9}
+    assert pair_rows([plain])[0] == head[:3]
 
 
 def test_names_lose_the_common_folder() -> None:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What an evaluation keeps of each pair."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from made_up_reports import OUTSIDE, evaluation
+from monai.data import MetaTensor
+
+
+def test_a_pair_keeps_why_it_should_be_looked_at(tmp_path: Path) -> None:
+    """Which number lies outside which bound, in the table of pairs too."""
+    made, engine = evaluation(tmp_path)
+    made.trusted = {"agreement": [0.72, 1.0], "inliers": [0.8, 1.0]}
+    image = MetaTensor(torch.rand(1, 1, 4, 4, 4), affine=torch.eye(4)[None])
+    names = {f"{key}_name": [made.dataset.names[place]] for key, place in (("image", 0), ("moving", 1))}
+    for agreement in (0.3, 0.8):
+        pred = {"agreement": torch.tensor([agreement]), "inliers": torch.tensor([0.9])}
+        engine.state.batch, engine.state.output = {"image": image, **names}, {"pred": pred}
+        made.iteration_completed(engine)
+    assert [(row["look_at"], row["doubts"]) for row in made.pairs[-2:]] == [("yes", OUTSIDE), ("no", "")]
+    made.completed(engine)
+    with (tmp_path / "pairs.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["doubts"] for row in csv.DictReader(file)][-2:] == [OUTSIDE, ""]
