@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from child.weights import write_missing
+from child.modules import borrows
+from child.weights import PRETRAINED, write_start
 from command import Parser, command
+from make_child import committed
 from scripts.errors import InputError
 from zoo.archive import LARGE, check_zip, read_folder, write_zip
 from zoo.code import import_code
@@ -34,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int]:
     """
-    Write the package of one bundle, and what a pull request needs for files that are too large for the zoo.
+    Write the package of one bundle, and what a pull request needs for files that are too large for the zoo. Weights of
+    a child in the clone that nobody has trained are made anew: those that are there may begin with earlier ones of the
+    parent.
 
     Args:
         folder: of the bundle.
@@ -44,12 +48,14 @@ def release(folder: Path, out: Path, url: str) -> tuple[str, dict[str, str], int
     Returns:
         name with version, its entry of ``model_info.json``, and the bytes of the zip.
     """
-    write_missing(folder)
     files = read_folder(folder)
     try:
         name = json.loads(files[METADATA])["name"]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: {METADATA} is missing, or gives no name") from error
+    if borrows(folder) and "training" not in committed().get(name, {}):
+        write_start(folder, PRETRAINED)
+        files = read_folder(folder)
     full = f"{name}_v{check_files(files, name, folder)['version']}"
     import_code(files, folder)
     path = out / f"{full}.zip"

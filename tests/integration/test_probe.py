@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 
 UNSET = dict.fromkeys(("pixdim", "spatial_size", "learning_rate", "epochs", "epoch_length", "validation_pairs"))
 
@@ -70,3 +71,13 @@ def test_a_table_is_told_without_labels(probe: Callable, labelled: Path, tmp_pat
     nothing = probe(dataset_dir=labelled, output_dir=tmp_path / "none")
     assert nothing.returncode == 1
     assert "error: there is nothing to tell: give labels" in nothing.stderr
+
+
+def test_a_bundle_in_a_folder_named_by_a_number(labelled: Path, repository: Path, tmp_path: Path) -> None:
+    """Python Fire takes 2024_06 for 202406, before any code of the bundle runs."""
+    (tmp_path / "2024_06").symlink_to(repository / "bundle")
+    files = [f"2024_06/configs/{name}.json" for name in ("train", "probe")]
+    options = {"config_file": files, "bundle_root": "2024_06", "dataset_dir": labelled, "dry_run": True}
+    done = support.run_bundle(Path("2024_06"), "probe", cwd=tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+    assert "6 scans of 6 subjects would be used" in done.stdout

@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import make_zoo
 import pytest
+import torch
 from monai.apps.utils import HashCheckError, check_hash
 from monai.bundle import download_large_files
+from scripts.files import load_file
 from warm_start import run_warm
 from zoo_packages import NAME, PACKAGE, made, refusal
 
@@ -74,6 +78,38 @@ class TestPackage:
         (kept / "models" / "model.pt").unlink()
         with pytest.raises(HashCheckError):
             download_large_files(str(kept))
+
+
+@pytest.fixture
+def shipped(repository: Path, tmp_path: Path) -> Callable[[str, Path], bytes]:
+    """The weights in the package of a child of the clone that has these weights."""
+
+    def make(name: str, weights: Path) -> bytes:
+        folder, out = tmp_path / name, tmp_path / "dist"
+        shutil.copytree(repository / "downstream" / name, folder, ignore=shutil.ignore_patterns("runs", "models"))
+        (folder / "models").mkdir()
+        shutil.copy(weights, folder / "models" / "model.pt")
+        assert make_zoo.main([str(folder), "--out", str(out)]) == 0
+        with zipfile.ZipFile(next(out.glob("*.zip"))) as archive:
+            return archive.read(f"{name}/models/model.pt")
+
+    return make
+
+
+def test_weights_that_nobody_trained_begin_with_the_parent_of_today(
+    shipped: Callable, repository: Path, tmp_path: Path
+) -> None:
+    """Those that are there may come from earlier ones of the parent."""
+    content = shipped("coronary_ct_segmentation", repository / "downstream/hippocampus_mr_segmentation/models/model.pt")
+    assert content == (tmp_path / "coronary_ct_segmentation" / "models" / "model.pt").read_bytes()
+    weights = torch.load(io.BytesIO(content), weights_only=True)
+    parent = load_file(repository / "bundle" / "models" / "model.pt")
+    assert all(torch.equal(weights[key], value) for key, value in parent.items() if key.startswith("backbone."))
+
+
+def test_trained_weights_are_shipped_as_they_are(shipped: Callable, repository: Path) -> None:
+    weights = repository / "downstream/hippocampus_mr_segmentation/models/model.pt"
+    assert shipped("hippocampus_mr_segmentation", weights) == weights.read_bytes()
 
 
 def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,10 @@ def metadata(**changes: Any) -> Callable[[Path], Any]:
         (code({"errors.py": "say = 1"}), "train.json names scripts.networks.Net, which is not in the bundle"),
         (code({"networks.py": "Other = 1"}), "train.json names scripts.networks.Net, which is not in the bundle"),
         (code({"networks.py": "class Net: ..."}), "train.json names scripts.errors.say, which is not in the bundle"),
+        *(
+            (code({"networks.py": text, "errors.py": "say = 1"}), "train.json names scripts.networks.Net, which is not")
+            for text in ("def make():\n    Net = 1", "class Other:\n    Net = 1", "nets = [Net for Net in ()]")
+        ),
         (
             code({"networks.py": "from .nets import Net", "errors.py": "say = print"}),
             "scripts/networks.py imports scripts.nets.Net, which is not there",
@@ -172,8 +176,9 @@ def test_what_is_advised_makes_a_package(
 
 
 def test_code_of_several_modules(bundle: Path, tmp_path: Path) -> None:
-    """Names re-exported by a package, submodules, and assignments."""
-    package = {"networks/__init__.py": "from .nets import Net", "networks/nets.py": "from .. import errors\nNet = 1"}
+    """Names re-exported by a package, submodules, and assignments, on a condition too."""
+    nets = "from .. import errors\nif errors:\n    for Net in range(2):\n        pass"
+    package = {"networks/__init__.py": "from .nets import Net", "networks/nets.py": nets}
     code({**package, "errors.py": "try:\n    say = print\nfinally:\n    pass"})(bundle)
     made(bundle, tmp_path / "dist")
 

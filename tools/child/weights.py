@@ -11,16 +11,8 @@ from scripts.errors import InputError
 from scripts.files import load_file, save_atomically
 from scripts.networks import find_weights, load_weights, one_channel_repeated
 
-from .modules import borrows
-
 PRETRAINED = Path(__file__).resolve().parents[2] / "bundle" / "models" / "model.pt"
 """The parent's weights."""
-
-
-def write_missing(folder: Path) -> None:
-    """Make the weights of a child in the clone that nobody has trained: they are derived, and not committed."""
-    if borrows(folder) and not (folder / "models" / "model.pt").exists():
-        write_start(folder, PRETRAINED)
 
 
 def write_start(folder: Path, model: Path, seed: int = 0) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 from scripts.errors import InputError
 
 NAMED = re.compile(r"\bscripts(?:\.\w+)+")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+"""Expressions with names of their own."""
 IMPORT = """
 import sys, json
 sys.path.insert(0, sys.argv[1])
@@ -137,11 +140,19 @@ class _Modules:
         if f"{module}.{name}" in self.paths:
             return True
         bound: set[str] = set()
-        for node in ast.walk(self.trees[module]) if module in self.trees else ():
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        for node in _top_level(self.trees[module]) if module in self.trees else ():
+            if isinstance(node, DEFINITIONS):
                 bound.add(node.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 bound |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 bound.add(node.id)
         return bool(bound & {name, "*", "__getattr__"})
+
+
+def _top_level(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below one, also those inside of ``if`` and ``try``, but nothing that has names of its own."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (*DEFINITIONS, *OWN_NAMES)):
+            yield from _top_level(child)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def trained_on(model: str | None) -> list[str]:
     """
     if not model:
         return []
-    settings, released = Path(model).with_name("settings.json"), Path(model).parents[1] / RELEASED
+    folder = Path(os.path.abspath(model)).parent
+    settings, released = folder / "settings.json", folder.parent / RELEASED
     path = settings if settings.is_file() else released
     if not path.is_file():
         return []

@@ -19,7 +19,9 @@ from ..spatial.warp import warp
 
 def label_dice(prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """
-    Dice of label maps, averaged over the structures found in either.
+    Dice of label maps, averaged over the structures found in either. MONAI's ``compute_dice`` cannot do
+    both: with ``ignore_empty`` it leaves out a structure that the prediction alone shows, which is 0 here; without, it
+    counts as 1 one that neither shows, which is left out here.
 
     Args:
         prediction: ``(B, 1, D, H, W)``, any whole numbers, 0 for the background.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -172,7 +173,8 @@ def _files(path: Path) -> tuple[Path, list[Path]]:
         model = next((path / part / MODEL for part in ("", "models") if (path / part / MODEL).is_file()), path / MODEL)
     if not model.is_file():
         raise InputError(f"{path} holds no {MODEL}: name the folder of a training run, or of a bundle")
-    settings, own = model.with_name(SETTINGS), model.parents[1] / CONFIG
+    folder = Path(os.path.abspath(model)).parent
+    settings, own = folder / SETTINGS, folder.parent / CONFIG
     if settings.is_file():
         return model, [BUNDLE / CONFIG, settings]
     if own.is_file():

@@ -49,6 +49,19 @@ def test_a_moved_file_is_known_again(tmp_path, scans, model):
     assert seen_scans([{"image": str(moved), "subject": "x"}, scans[1]], model) == []
 
 
+def test_weights_named_without_their_folder(tmp_path, scans, model, monkeypatch):
+    """Whether settings.json lies beside them or not."""
+    monkeypatch.chdir(tmp_path / "run")
+    assert seen_scans(scans, "model.pt") == seen_scans(scans, model) != []
+    (tmp_path / "run" / "settings.json").unlink()
+    assert seen_scans(scans, "model.pt") == []
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "trained_on.csv").write_text(f"set,scan,fingerprint\nA,b,{fingerprint(scans[1]['image'])}\n")
+    (tmp_path / "run" / "inner").mkdir()
+    for spelt in ("model.pt", "./model.pt", "inner/../model.pt"):
+        assert seen_scans(scans, spelt) == [scans[1]]
+
+
 def test_whole_subjects_are_named_and_left_out(scans, model, capsys):
     seen = seen_scans(scans, model)
     assert seen == [scans[0], scans[4], scans[5]]

@@ -153,6 +153,19 @@ def test_label_maps_are_not_written_over_their_scans(folder):
         list_propagation(str(images), f"{images}/a.nii.gz", f"{labels}/a.nii.gz", str(images))
 
 
+@pytest.mark.parametrize("spelling", ["./imagesTr/a.nii.gz", "imagesTr/../imagesTr/a.nii.gz", "link.nii.gz"])
+def test_a_scan_is_not_matched_with_itself_however_it_is_spelt(folder, monkeypatch, spelling):
+    """A relative path, a detour and a link are the scan itself, which is left out of the moving ones."""
+    (folder / "link.nii.gz").symlink_to(folder / "imagesTr" / "a.nii.gz")
+    monkeypatch.chdir(folder)
+    for pairs in (
+        list_pairs(fixed=spelling, moving=f"{folder}/imagesTr/*.nii.gz"),
+        list_pairs(str(folder), fixed=spelling),
+        list_propagation(str(folder), spelling, "labelsTr/a.nii.gz"),
+    ):
+        assert [pair["moving" if "votes" not in pair else "image"][-8:] for pair in pairs] == ["b.nii.gz", "c.nii.gz"]
+
+
 NUMBERS = (1, 2, 10)
 
 

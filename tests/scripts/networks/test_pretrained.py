@@ -84,6 +84,14 @@ def test_a_backbone_from_wherever_it_lies(run, scan, kind, monkeypatch):
     assert backbone.embed(scan).local_features.shape == (4, 20, 24, 28)
 
 
+@pytest.mark.parametrize("source", ["model.pt", "."])
+def test_a_backbone_of_the_folder_one_is_in(run, source, monkeypatch):
+    as_zip(run)
+    for folder in (run, run.parent / "zoo" / "tiny" / "models"):
+        monkeypatch.chdir(folder)
+        assert UNetBackbone.from_pretrained(source).features == (4, 8, 12)
+
+
 def test_the_shipped_weights():
     backbone = UNetBackbone.from_pretrained(BUNDLE)
     weights = load_file(BUNDLE / "models" / "model.pt")
