@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,12 @@ if TYPE_CHECKING:  # the server of MONAI Label trains without matplotlib: only w
     from matplotlib.figure import Figure
 
 PLANES = ("sagittal", "coronal", "axial")
+MEASURES = {
+    "NCC (held-back pairs)": ["ncc_before", "ncc_after"],
+    "label Dice (held-back pairs)": ["dice_before", "dice_after"],
+    "folded voxels, %": ["folded_percentage"],
+}
+"""What the history of a training has of held-back pairs, by the title of its curves."""
 
 
 def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
@@ -123,7 +129,42 @@ def matching_figure(
     return figure
 
 
-def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
+def loss_terms(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """
+    The terms of the loss: columns of the history that are neither its total nor anything else that is known.
+
+    Args:
+        history: one row per epoch.
+
+    Returns:
+        names, in the order in which they appear.
+    """
+    known = {"epoch", "learning_rate", "train_loss", *(name for names in MEASURES.values() for name in names)}
+    return list(dict.fromkeys(name for row in history for name in row if name not in known))
+
+
+def curve_groups(history: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """
+    Which columns of a training's history are drawn together.
+
+    Args:
+        history: one row per epoch.
+
+    Returns:
+        those that are there, by title.
+    """
+    terms = loss_terms(history)
+    places = "places"  # much larger than the others
+    groups = {
+        "contrast of places (training)": [name for name in terms if name == places],
+        "losses (training)": [name for name in terms if name != places],
+        **MEASURES,
+    }
+    shown = {title: [n for n in names if any(n in row for row in history)] for title, names in groups.items()}
+    return {title: names for title, names in shown.items() if names}
+
+
+def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     The course of training.
 
@@ -134,15 +175,7 @@ def curves_figure(history: Sequence[dict[str, float]]) -> Figure:
     Returns:
         the figure.
     """
-    groups = {
-        "contrast of places (training)": ["places"],
-        "losses (training)": ["known_map", "matching", "smoothness", "restoration", "redundancy"],
-        "NCC (held-back pairs)": ["ncc_before", "ncc_after"],
-        "label Dice (held-back pairs)": ["dice_before", "dice_after"],
-        "folded voxels, %": ["folded_percentage"],
-    }
-    shown = {title: [n for n in names if any(n in row for row in history)] for title, names in groups.items()}
-    shown = {title: names for title, names in shown.items() if names}
+    shown = curve_groups(history)
     figure, table = subplots(1, len(shown), (4 * len(shown), 3))
     for axes, (title, names) in zip(table[0], shown.items(), strict=True):
         for name in names:

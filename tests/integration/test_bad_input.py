@@ -77,6 +77,14 @@ def test_a_bundle_in_a_folder_named_by_a_number(cohort, tmp_path):
     assert "6 scans of 6 subjects would be used" in done.stdout
 
 
+def test_inference_has_no_setting_for_the_axes_of_its_network(cohort, tmp_path, repository):
+    """The networks here are of three axes; another number of them is not passed over."""
+    scans = {name: cohort / "imagesTr" / f"subject_{n}.nii.gz" for n, name in enumerate(("fixed", "moving"))}
+    done = run_bundle(repository / "bundle", "inference", **scans, output_dir=tmp_path / "out", spatial_dims=2)
+    assert last_line(done) == "error: --spatial_dims is no setting of inference.json: did you mean --spatial_size?"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])
 def test_no_scans(tmp_path, refusal, make):
     make(tmp_path / "scans")

@@ -113,12 +113,14 @@ def test_curves_figure():
     history = [
         {"epoch": 1, "matching": 0.9, "smoothness": 0.1, "restoration": 0.2},
         {"epoch": 2, "matching": 0.8, "smoothness": 0.1, "restoration": 0.1, "ncc_before": 0.1, "ncc_after": 0.3},
-        {"epoch": 3, "matching": 0.7, "ncc_before": 0.1, "ncc_after": 0.4, "unknown": 3.0},
+        {"epoch": 3, "matching": 0.7, "ncc_before": 0.1, "ncc_after": 0.4, "new_term": 3.0, "learning_rate": 0.1},
     ]
     figure = curves_figure(history)
     assert [axes.get_title() for axes in figure.axes] == ["losses (training)", "NCC (held-back pairs)"]
     lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     np.testing.assert_allclose(lines["matching"].get_xydata(), [[1, 0.9], [2, 0.8], [3, 0.7]])
     np.testing.assert_allclose(lines["ncc after"].get_xydata(), [[2, 0.3], [3, 0.4]])
+    np.testing.assert_allclose(lines["new term"].get_xydata(), [[3, 3.0]])
+    assert "learning rate" not in lines
     assert lines["ncc before"].get_linestyle() == "--"
     assert drawn(figure).std() > 5

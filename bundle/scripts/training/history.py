@@ -16,7 +16,7 @@ from monai.engines import SupervisedTrainer, Workflow
 from ..data.tables import number, read_own
 from ..errors import InputError
 from ..files import write_text
-from ..plots import curves_figure
+from ..plots import curves_figure, loss_terms
 
 
 def step_scalars(optimizer: torch.optim.Optimizer) -> Callable[[Mapping[str, Any]], dict[str, float]]:
@@ -97,7 +97,7 @@ class History:
             f"Pre-training ended after epoch {last['epoch']:.0f}",
             f"{'':28}{'first epoch':>12}{'last epoch':>12}",
         ]
-        for name in ("train_loss", "places", "known_map", "matching", "smoothness", "restoration", "redundancy"):
+        for name in ("train_loss", *loss_terms(self.rows)):
             if name in first and name in last:  # a run may have begun before there was such a term
                 lines.append(f"{name.replace('_', ' '):28}{first[name]:12.4f}{last[name]:12.4f}")
         measured = [row for row in self.rows if "ncc_after" in row]

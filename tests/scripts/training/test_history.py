@@ -41,7 +41,7 @@ class TestHistory:
 
         @engine.on(Events.EPOCH_COMPLETED)
         def measure():
-            names = ("train_loss", "matching", "smoothness", "restoration")
+            names = ("train_loss", "matching", "smoothness", "restoration", "new_term")
             engine.state.metrics = dict.fromkeys(names, value + engine.state.epoch)
             after = 0.5 + engine.state.epoch / 100
             evaluator.state.metrics = {"ncc_before": 0.5, "ncc_after": after, "folded_percentage": 0.25}
@@ -86,6 +86,7 @@ class TestHistory:
         for line in (
             r"Pre-training ended after epoch 3",
             r"train loss +1\.0000 +3\.0000",
+            r"new term +1\.0000 +3\.0000",
             r"held-back pairs, epoch 3 +unmatched +matched",
             r"NCC \(1 is equal\) +0\.5000 +0\.5300",
             r"folded voxels, % +0\.2500",

@@ -16,7 +16,7 @@ from monai.engines import Workflow
 
 from ...data.cache import prepared
 from ...networks.gvsl import GVSL
-from ...plots import curves_figure
+from ...plots import curve_groups, curves_figure
 from ..clustering import embedding
 from ..evaluation import Evaluation
 from ..structures import shown_groups
@@ -26,13 +26,6 @@ from .pictures import coloured_subjects, pair_section
 from .planes import embedding_figure
 from .structure_tables import structure_tables
 from .tables import headline, measure_rows, named_pairs, pair_rows, provenance, ranking, read_history, short_names
-
-CURVES = (
-    ("matching", "smoothness", "restoration", "similarity"),
-    ("ncc_before", "ncc_after"),
-    ("dice_before", "dice_after"),
-    ("folded_percentage",),
-)
 
 MOST_POINTS = 2000  # of the embedding: t-SNE takes minutes with more
 
@@ -154,9 +147,8 @@ class Report:
     def _curves(self) -> str:
         history = read_history(self.model)
         figures = []
-        for names in CURVES:
+        for names in curve_groups(history).values():
             rows = [{k: row[k] for k in ("epoch", *names) if k in row} for row in history]
-            if any(len(row) > 1 for row in rows):
-                text = f"Curves over the epochs: {', '.join(names)}".replace("_", " ")
-                figures.append(image_tag(curves_figure(rows), text))
+            text = f"Curves over the epochs: {', '.join(names)}".replace("_", " ")
+            figures.append(image_tag(curves_figure(rows), text))
         return "".join(figures) or "<p>None: there is no history.csv beside the model.</p>"

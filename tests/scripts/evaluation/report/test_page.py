@@ -175,6 +175,17 @@ def test_embedding_is_written(written: Callable[..., Page], tmp_path: Path) -> N
         assert min(picture.size) > 300
 
 
+def test_every_term_of_the_loss_has_a_curve(written: Callable[..., Page], model: Path) -> None:
+    model.with_name("history.csv").write_text(
+        "epoch,learning_rate,train_loss,places,known_map,new_term,ncc_before,ncc_after\n1,0.1,3,2,1,1,0.5,0.6\n",
+        encoding="utf-8",
+    )
+    shown = [attributes["alt"] or "" for attributes in written(str(model)).all("img")]
+    assert [text for text in shown if text.startswith("Curves")] == [
+        f"Curves over the epochs: {names}" for names in ("places", "known map, new term", "ncc before, ncc after")
+    ]
+
+
 def test_report_without_history_and_weights(written: Callable[..., Page]) -> None:
     text = written(None).text
     assert "no history.csv" in text
