@@ -108,7 +108,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, An
     parser.add_argument("--subject_key", help="what tells subjects apart, as in train.json")
     parser.add_argument("--merged_labels", help="entry of dataset.json that merges label codes")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="which methods, see comparison/methods.py")
-    parser.add_argument("--refine", type=int, default=0, help="also this bundle's match refined by so many steps")
+    parser.add_argument("--refine", type=int, default=20, help="steps of ours_refined; 0 leaves it out")
     parser.add_argument("--atlases", nargs="+", type=int, help="instead of pairs: labels by so many atlases, as 1 3 7")
     parser.add_argument("--grid", choices=("own", "model"), default="own", help="what greedy and ANTs are given")
     parser.add_argument("--config_file", nargs="+", default=[], help="overlays of inference.json, as settings.json")

@@ -12,10 +12,8 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
@@ -23,7 +21,7 @@ from comparison.tables import Row, summarise
 from evidence import results
 from evidence.few_labels import across, few_labels, purity
 from evidence.plan import REPOSITORY, read_plan
-from evidence.table import Answer, Question, compare, table
+from evidence.table import Question, cell, compare, table
 from scripts.errors import InputError
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -37,6 +35,7 @@ FINE_TUNED = {
     "hippocampus": "hippocampus",
     "sunnybrook_cardiac": "left ventricle",
 }
+DIGITS = {"angle_after": 1, "steps_to_90_percent": 0}
 
 
 def matched() -> dict[str, dict[str, dict[str, float]]]:
@@ -76,13 +75,8 @@ def matching_card() -> str:
         seconds = ", ".join(f"{found[method]['cpu_seconds']:.1f}" for method in ("ours", "ours_refined", "greedy"))
         matches = f"{COMPARED[name][0]}, {found['ours']['matches']:.0f} matches"
         rows.append([matches, f"{found['before']['dice']:.3f}", affine, *both, seconds])
-    return table(
-        [
-            *("", "before", "affine alone: ours, greedy", "one pass", "`--refine 20`", "greedy"),
-            "CPU seconds: one pass, refined, greedy",
-        ],
-        rows,
-    )
+    heads = ["", "before", "affine alone: ours, greedy", "one pass", "`--refine 20`", "greedy"]
+    return table([*heads, "CPU seconds: one pass, refined, greedy"], rows)
 
 
 def fine_tuned() -> str:
@@ -106,14 +100,6 @@ def fine_tuned() -> str:
     return table(["labelled people: from scratch, pre-trained", *labelled], rows)
 
 
-def _cell(answers: Mapping[str, Answer], arm: str) -> str:
-    if arm not in answers:
-        return ""
-    one = answers[arm]
-    spread = "" if np.isnan(one.deviation) else f" ({one.deviation:.3f})"
-    return f"{one.mean:.3f}{spread}" + (" *" if one.p < 0.05 else "")
-
-
 def evidence() -> str:
     """Of the evidence: the arms that were run, on heads."""
     plan = read_plan(REPOSITORY / "benchmarks" / "evidence.json")
@@ -128,8 +114,10 @@ def evidence() -> str:
         "collapse": ("levels_clustering", "", "embedding_collapse"),
         "carried: affine": ("propagation", "", "dice_affine"),
         "whole": ("propagation", "", "dice_after"),
+        "rotation left, degrees": ("rotation", "", "angle_after"),
         "fine-tuned: 1": ("fine_tuning_gentle", "1", "dice"),
         "10": ("fine_tuning_gentle", "10", "dice"),
+        "10: steps to 90 %": ("fine_tuning_gentle", "10", "steps_to_90_percent"),
     }
     data = "ixi_brain"
     asked = {head: Question(data, data, *rest) for head, rest in columns.items()}
@@ -140,7 +128,8 @@ def evidence() -> str:
     rows = []
     for arm in arms:
         seeds = max(found[arm].seeds for found in shown.values() if arm in found)
-        rows.append([f"`{arm}`", str(seeds), *(_cell(found, arm) for found in shown.values())])
+        cells = (cell(found.get(arm), DIGITS.get(columns[head][-1], 3)) for head, found in shown.items())
+        rows.append([f"`{arm}`", str(seeds), *cells])
     told = "; ".join(f"`{arm}`: {plan['arms'][arm]['description']}" for arm in arms)
     tests = "`*`: p < 0.05 against `places_and_matching` (fine-tuning: against `random`), paired by seed and subject."
     return table(["arm", "seeds", *shown], rows) + f"\n\n{tests} Arms: {told}."

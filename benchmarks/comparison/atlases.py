@@ -23,7 +23,7 @@ from .tables import Row
 
 def list_targets(scans: Sequence[Mapping[str, Any]], count: int, most: int, seed: int) -> list[tuple[int, list[int]]]:
     """
-    Scans that get labels, and the atlases of each: scans of as many other subjects.
+    Scans that get labels, and the atlases of each, drawn anew: scans of as many other subjects.
 
     Args:
         scans: with ``subject``.
@@ -31,10 +31,13 @@ def list_targets(scans: Sequence[Mapping[str, Any]], count: int, most: int, seed
         most: atlases of each; fewer where there are no more subjects.
         seed: of the choice.
     """
-    order = np.random.default_rng(seed).permutation(len(scans)).tolist()
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(scans)).tolist()
     first = {scans[index]["subject"]: index for index in reversed(order)}
     one_each = [index for index in order if first[scans[index]["subject"]] == index]
-    return [(target, [index for index in one_each if index != target][:most]) for target in one_each[:count]]
+    targets = one_each[:count]
+    others = [[index for index in one_each if index != target] for target in targets]
+    return [(target, generator.permutation(rest)[:most].tolist()) for target, rest in zip(targets, others, strict=True)]
 
 
 def vote(name: str, match: Match, pairs: Sequence[Pair], counts: Sequence[int], groups: Sequence[Any]) -> list[Row]:

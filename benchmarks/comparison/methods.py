@@ -20,7 +20,10 @@ Match = Callable[[Pair], torch.Tensor]
 
 PACKAGES = {"greedy": "picsl_greedy", "ants": "ants", "convexadam": "convexAdam"}
 """What a method needs, by the beginning of its name."""
-DEFAULT = ("before", "ours", "greedy", "ants", "convexadam_mind", "convexadam_ours")
+DEFAULT = (
+    *("before", "ours_affine", "ours", "ours_refined", "greedy_affine", "greedy", "greedy_weighted"),
+    *("ants", "convexadam_mind", "convexadam_ours"),
+)
 
 
 class Refine(Protocol):
@@ -43,9 +46,9 @@ def make_methods(names: Sequence[str], make: Refine, refine: int, grid: str) -> 
     The methods that are there.
 
     Args:
-        names: of :data:`DEFAULT`, or "ours_affine", "greedy_affine", "greedy_weighted".
+        names: of :data:`DEFAULT`.
         make: makes this bundle's match.
-        refine: steps of its refinement, a method of its own named "ours_refined"; 0 for none.
+        refine: steps of the refinement of "ours_refined"; 0 leaves that out.
         grid: "own" gives greedy and ANTs the scans as they are, "model" as they are prepared for this bundle's network.
 
     Raises:
@@ -57,6 +60,7 @@ def make_methods(names: Sequence[str], make: Refine, refine: int, grid: str) -> 
         "before": centres,
         "ours_affine": ours.affine,
         "ours": ours,
+        "ours_refined": make(refine=refine),
         "greedy_affine": lambda pair: greedy(pair, grid, deformable=None),
         "greedy": lambda pair: greedy(pair, grid),
         "greedy_weighted": lambda pair: greedy(pair, grid, deformable="-m WNCC 2x2x2 -n 100x100x50"),
@@ -64,9 +68,6 @@ def make_methods(names: Sequence[str], make: Refine, refine: int, grid: str) -> 
         "convexadam_mind": engine.with_mind,
         "convexadam_ours": engine.with_ours,
     }
-    if refine:
-        known["ours_refined"] = make(refine=refine)
-        names = [name for one in names for name in ((one, "ours_refined") if one == "ours" else (one,))]
     found: dict[str, Match] = {}
     for name in names:
         if name not in known:
@@ -74,6 +75,8 @@ def make_methods(names: Sequence[str], make: Refine, refine: int, grid: str) -> 
         package = PACKAGES.get(name.split("_")[0])
         if package and importlib.util.find_spec(package) is None:
             print(f"left out: {name}, which needs {package}; make compare makes an environment that has it", flush=True)
+        elif name == "ours_refined" and not refine:
+            print(f"left out: {name}, which needs steps: --refine 20", flush=True)
         else:
             found[name] = known[name]
     return found

@@ -124,9 +124,9 @@ def markdown(results: Results, plan: Mapping[str, Any]) -> str:
         parts.append("|---|---|" + "---|" * len(questions))
         named = {arm for q in questions for arm in comparison[q]}
         for arm in [arm for arm in plan["arms"] if arm in named]:
-            cells = [comparison[q].get(arm) for q in questions]
-            seeds = max(cell.seeds for cell in cells if cell)
-            parts.append(f"| {arm} | {seeds} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+            found = [comparison[q].get(arm) for q in questions]
+            seeds = max(answer.seeds for answer in found if answer)
+            parts.append(f"| {arm} | {seeds} | " + " | ".join(map(cell, found)) + " |")
         parts.append("")
     parts.append(
         "Arms: " + "; ".join(f"`{name}`: {about['description']}" for name, about in plan["arms"].items()) + "."
@@ -134,8 +134,9 @@ def markdown(results: Results, plan: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _cell(answer: Answer | None) -> str:
+def cell(answer: Answer | None, digits: int = 3) -> str:
+    """Mean, deviation and mark of an answer; empty where there is none."""
     if answer is None:
         return ""
-    spread = "" if np.isnan(answer.deviation) else f" ({answer.deviation:.3f})"
-    return f"{answer.mean:.3f}{spread}" + (" *" if answer.p < 0.05 else "")
+    spread = "" if np.isnan(answer.deviation) else f" ({answer.deviation:.{digits}f})"
+    return f"{answer.mean:.{digits}f}{spread}" + (" *" if answer.p < 0.05 else "")

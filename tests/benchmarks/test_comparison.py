@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comparison.atlases import list_targets
+from comparison.methods import DEFAULT, PACKAGES
 from comparison.scans import Scan, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, on_own_grid, score
 from comparison.tables import markdown, summarise
@@ -132,14 +133,13 @@ SMALL = {"pixdim": "[2,2,2]", "spatial_size": "[16,16,16]", "features": "[4,8,16
 def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     """An untrained network; greedy and the others are not in the environment of the tests."""
     given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
-    methods = ["before", "ours_affine", "ours", "greedy", "ants", "convexadam_mind"]
     command = ["--data", str(labelled), "--out", str(tmp_path), "--refine", "3", *given]
-    compare.main([*command, "--pairs", "1", "--methods", *methods])
+    compare.main([*command, "--pairs", "1"])
     printed = capsys.readouterr().out
-    for name, package in (("greedy", "picsl_greedy"), ("ants", "ants"), ("convexadam_mind", "convexAdam")):
-        assert f"left out: {name}, which needs {package}" in printed
+    for name in ("greedy_affine", "greedy", "greedy_weighted", "ants", "convexadam_mind", "convexadam_ours"):
+        assert f"left out: {name}, which needs {PACKAGES[name.split('_')[0]]}" in printed
     first = (tmp_path / "comparison.csv").read_text()
-    compare.main([*command, "--pairs", "2", "--methods", *methods])  # goes on
+    compare.main([*command, "--pairs", "2"])  # goes on
     assert (tmp_path / "comparison.csv").read_text().startswith(first)
     there = ["before", "ours_affine", "ours", "ours_refined"]
     with (tmp_path / "comparison.csv").open(newline="") as file:
@@ -158,6 +158,34 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     with pytest.raises(InputError, match="of another comparison"):
         compare.main([*command, "--seed", "1"])
+
+
+def test_the_refinement_is_left_out_without_steps(labelled, tmp_path, capsys):
+    given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    command = ["--data", str(labelled), "--out", str(tmp_path), "--pairs", "1", "--refine", "0", *given]
+    compare.main([*command, "--methods", "before", "ours", "ours_refined"])
+    assert "left out: ours_refined, which needs steps: --refine 20" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "comparison.json").read_text())["methods"]) == ["before", "ours"]
+
+
+def test_all_methods_are_the_default_with_twenty_steps():
+    given, _ = compare.parse(["--data", "x", "--out", "y"])
+    assert given.refine == 20
+    assert given.methods == list(DEFAULT)
+    assert DEFAULT[:4] == ("before", "ours_affine", "ours", "ours_refined")
+
+
+def test_each_target_has_atlases_of_its_own():
+    scans = [{"subject": f"{number // 2}"} for number in range(24)]
+    targets = list_targets(scans, 12, 3, seed=0)
+    assert targets == list_targets(scans, 12, 3, seed=0)
+    assert targets != list_targets(scans, 12, 3, seed=1)
+    assert len({scans[target]["subject"] for target, _ in targets}) == 12
+    for target, atlases in targets:
+        assert len({scans[index]["subject"] for index in (target, *atlases)}) == 4
+    assert len({frozenset(atlases) for _, atlases in targets}) > 6
+    assert {index for _, atlases in targets for index in atlases} == {target for target, _ in targets}
+    assert [len(atlases) for _, atlases in list_targets(scans, 2, 100, seed=0)] == [11, 11]
 
 
 def test_atlases_vote_together(labelled, tmp_path):

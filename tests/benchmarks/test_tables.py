@@ -35,6 +35,13 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     found = tables.evidence()
     assert "| arm | seeds | all levels: 1 |\n|---|---|---|\n| `random` | 1 | 0.500 |" in found
     assert "`random`: random initialisation" in found
+    rotation = [Value("angle_before", "x", 20), Value("angle_after", "x", 4.26), Value("angle_after", "y", 6)]
+    results.append(tmp_path / "evidence.csv", unit._replace(measure="rotation", labelled=""), rotation)
+    tuned = [Value("dice", "x", 0.5), Value("dice_at_step", "40", 0.45), Value("steps_to_90_percent", "", 40)]
+    results.append(tmp_path / "evidence.csv", unit._replace(measure="fine_tuning_gentle", labelled="10"), tuned)
+    found = tables.evidence()
+    assert "| arm | seeds | all levels: 1 | rotation left, degrees | 10 | 10: steps to 90 % |" in found
+    assert "| `random` | 1 | 0.500 | 5.1 | 0.500 | 40 |" in found
     cases = [Value("dice", str(case), 0.5 + 0.01 * case) for case in range(8)]
     today = unit._replace(arm="shipped", measure="fine_tuning")
     results.append(tmp_path / "few_labels_choosing.csv", today, cases)

@@ -48,7 +48,8 @@ def test_every_method_finds_a_shift_between_turned_grids(tmp_path, repository, g
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stdout
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"]
-    for name in ("greedy", "ants"):
+    assert list(found)[:4] == ["before", "ours_affine", "ours", "ours_refined"]
+    for name in ("greedy_affine", "greedy", "greedy_weighted", "ants"):
         assert found[name]["dice"] > max(0.9, found["before"]["dice"] + 0.1), found
     for name in ("convexadam_mind", "convexadam_ours"):  # from the affine map of a network that knows no boxes
         assert found[name]["failed"] == 0

@@ -29,6 +29,7 @@ def write_start(folder: Path, model: Path, seed: int = 0) -> None:
     """
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
+    parser["bundle_root"] = str(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = parser.get_parsed_content("network_def")

@@ -11,6 +11,7 @@ from .networks import (
     SegmentationNetwork,
     TaskNetwork,
     last_levels,
+    levels_of_model,
     load_pretrained,
 )
 from .segmentation_cases import images_to_predict, labelled_cases
@@ -35,6 +36,7 @@ __all__ = [
     "images_to_predict",
     "labelled_cases",
     "last_levels",
+    "levels_of_model",
     "load_pretrained",
     "mean_auc",
     "numbers_of_values",

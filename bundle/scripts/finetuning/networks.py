@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
 import torch
 from monai.networks.layers import Conv
@@ -110,7 +113,8 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         return
     content = load_file(path)
     weights = one_channel_repeated(find_weights(content, network.backbone.state_dict(), path), network.backbone)
-    random = {} if mode == "linear" or _is_tuned(content) else last_levels(network.backbone, fresh_levels)
+    tuned = any(True for _ in _last_layers(content))  # a child's own network
+    random = {} if mode == "linear" or tuned else last_levels(network.backbone, fresh_levels)
     load_weights(network.backbone, weights, path)
     network.backbone.load_state_dict(random, strict=False)
     numbers = sum(value.numel() for name, value in weights.items() if name not in random)
@@ -118,11 +122,34 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     print(f"backbone: {taken}" + (f", random levels of the decoder: {fresh_levels}" if random else ""), flush=True)
 
 
-def _is_tuned(content: Mapping) -> bool:
-    """Whether a file holds a child's own network: a backbone and one layer, however they are wrapped."""
-    nested = [value for value in content.values() if isinstance(value, Mapping)]
-    parts = [f".{name}" for name in content if isinstance(name, str)]
-    return any(name.endswith(".head.weight") for name in parts) or any(map(_is_tuned, nested))
+def _last_layers(content: Any) -> Iterator[torch.Tensor]:
+    """Weights of the one layer on a backbone, which a child's own network has, however it is wrapped in a file."""
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _last_layers(value)
+        elif isinstance(name, str) and f".{name}".endswith(".head.weight"):
+            yield value
+
+
+def levels_of_model(path: str, features: Sequence[int]) -> int:
+    """
+    How many levels of the decoder the last layer of a segmentation reads, by the channels of its weights.
+
+    Args:
+        path: ``model.pt`` of a child.
+        features: channels of its backbone, full size first.
+
+    Returns:
+        their number; 1 where the file is missing or of another network, which is refused when the weights are loaded.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    if not Path(path).is_file():
+        return 1
+    channels = next((weight.shape[1] for weight in _last_layers(load_file(path))), 0)
+    widths = list(accumulate(features[:-1]))
+    return widths.index(channels) + 1 if channels in widths else 1
 
 
 def last_levels(backbone: UNetBackbone, count: int) -> dict[str, torch.Tensor]:

@@ -22,10 +22,11 @@ DOWNSTREAM = make_child.REPOSITORY / "downstream"
 
 
 def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
-    backbone = UNetBackbone(features=(4, 8))
+    """Of a linear layer on two decoder levels, whose number is told to the training alone, by its mode."""
+    backbone, features = UNetBackbone(features=(4, 8, 8)), {"features": [4, 8, 8]}
     torch.save({f"backbone.{k}": v for k, v in backbone.state_dict().items()}, tmp_path / "pretrained.pt")
     few = {"epochs": 2, "epoch_length": 4, "learning_rate": 0.01, "pretrained": tmp_path / "pretrained.pt"}
-    few |= {"bfloat16": True, "tracking": "mlflow"}
+    few |= {"bfloat16": True, "tracking": "mlflow", **features}
     done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", mode="linear", **few)
     assert done.returncode == 0, done.stdout + done.stderr
     (tracked,) = tracked_runs(tmp_path / "run")
@@ -39,8 +40,9 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     for name, value in backbone.state_dict().items():  # frozen
         assert torch.equal(weights[f"backbone.{name}"], value)
+    assert weights["head.weight"].shape[1] == 12
 
-    trained = {"model": tmp_path / "run" / "model.pt"}
+    trained = {"model": tmp_path / "run" / "model.pt", **features}
     done = run_bundle(bundle, "evaluate", dataset_dir=dataset, output_dir=tmp_path / "scores", **trained)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "scores" / "dice_raw.csv").open(newline="") as file:
@@ -85,6 +87,7 @@ def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
         ("train", {"num_labelled": 100}, "num_labelled is 100"),
         ("inference", {"image": "missing.nii.gz", "load_pretrain": False}, "missing.nii.gz does not exist"),
         ("evaluate", {"model": "missing.pt"}, "missing.pt does not exist"),
+        ("inference", {"decoder_levels": 2}, "decoder_levels is 1 to 1 with this backbone, not 2"),
     ],
 )
 def test_mistakes_get_one_line(bundle, dataset, tmp_path, config, settings, message):

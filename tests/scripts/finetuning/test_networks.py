@@ -9,8 +9,9 @@ import torch
 from make_child import CHILD
 from monai.bundle import ConfigParser
 from scripts.errors import InputError
-from scripts.finetuning import SegmentationNetwork, load_pretrained
+from scripts.finetuning import SegmentationNetwork, levels_of_model, load_pretrained
 from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.training import ModelLoader
 
 FEATURES = (4, 8)
 
@@ -91,6 +92,51 @@ def test_a_childs_own_weights_are_taken_whole(tmp_path, checkpoint):
 def test_levels_that_do_not_exist_are_refused(levels):
     with pytest.raises(InputError, match="fresh_levels is 0 to 1"):
         load_pretrained(child(), "finetune", None, fresh_levels=levels)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_levels_are_found_in_the_weights(tmp_path, levels, checkpoint):
+    features = (4, 8, 8, 16)
+    weights = SegmentationNetwork(UNetBackbone(features=features), 3, levels=levels).state_dict()
+    torch.save({"network": weights, "optimizer": {"state": {0: {}}}} if checkpoint else weights, tmp_path / "model.pt")
+    assert levels_of_model(str(tmp_path / "model.pt"), features) == levels
+    assert levels_of_model(str(tmp_path / "model.pt"), (5, 10)) == 1  # refused when they are loaded
+
+
+@pytest.mark.parametrize("content", [None, [1, 2], {}, {"backbone.stem.weight": torch.zeros(1)}])
+def test_without_a_last_layer_one_level_is_built(tmp_path, content):
+    if content is not None:
+        torch.save(content, tmp_path / "model.pt")
+    assert levels_of_model(str(tmp_path / "model.pt"), FEATURES) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "features", "levels"),
+    [("linear", (4, 8, 8, 16), 3), ("linear", (4, 8), 1), ("linear", (4, 4, 4, 4, 4), 3), ("finetune", (4, 8, 8), 1)],
+)
+def test_a_linear_layer_reads_several_levels_wherever_it_is_used(tmp_path, mode, features, levels):
+    """By the templates: trained, predicting and measuring, where a wrong number is refused."""
+    settings = {"classes": [{"name": "a", "codes": [1]}], "features": features}
+    used = {"bundle_root": str(tmp_path), "model": str(tmp_path / "model.pt")}
+
+    def template(*names, **given):
+        parser = ConfigParser()
+        parser.read_config([str(CHILD / "segmentation" / f"{name}.json") for name in names])
+        parser.update(settings | given)
+        return parser
+
+    trained = template("train", mode=mode).get_parsed_content("network_def")
+    assert trained.levels == levels
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    for names in (["inference"], ["train", "evaluate"]):
+        parser = template(*names, **used)
+        parser.get_parsed_content("checkpointloader")()
+        assert same(parser.get_parsed_content("network_def"), trained)
+        if len(features) > 2:
+            network = template(*names, **used, decoder_levels=levels % 2 + 1).get_parsed_content("network_def")
+            with pytest.raises(InputError, match=r"model.pt is of another architecture.* \(head.weight\)"):
+                ModelLoader(network, used["model"])()
 
 
 def test_incomplete_weights_are_refused_and_change_nothing(tmp_path, parent):
