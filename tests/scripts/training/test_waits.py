@@ -50,19 +50,22 @@ class Waits(TorchDispatchMode):
         return result
 
 
-class Lists(TorchFunctionMode):
-    """Counts ``tolist``, which no operation shows, into :class:`Waits`; on ``meta`` it gives zeros."""
+class Numbers(TorchFunctionMode):
+    """Counts what no operation shows: ``tolist``, for which ``meta`` gives zeros, and tensors made of numbers."""
 
     def __init__(self, waits: Waits) -> None:
         super().__init__()
-        self.found = waits.found
+        self.device, self.found = waits.device, waits.found
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         if function is torch.Tensor.tolist:
             self.found["tolist"] += 1
             if arguments[0].device.type == "meta":
                 return [0.0] * len(arguments[0])
-        return function(*arguments, **(options or {}))
+        result = function(*arguments, **(options or {}))
+        if function in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and result.device.type == self.device:
+            self.found["copy"] += 1
+        return result
 
 
 def waits_of_a_step(repository, device, known) -> Counter[str]:
@@ -99,7 +102,7 @@ def waits_of_a_step(repository, device, known) -> Counter[str]:
         optim_set_to_none=True,
     )
     trainer.logger.disabled = True
-    with waits, Lists(waits):
+    with waits, Numbers(waits):
         trainer.run()
     return waits.found
 
