@@ -64,6 +64,7 @@ class KnownMapTerm(Term):
             return clean["fixed"].new_zeros(())
         pairs, true = found["known"]["pairs"], found["known"]["displacement"]
         counted = tissue(clean["fixed"], self.threshold) * inside_volume(true)
-        counted = counted * vector([float(known) for known in pairs], counted).reshape(-1, *[1] * (counted.dim() - 1))
+        known = vector([float(seed != 0) for seed in pairs], counted)
+        counted = counted * known.reshape(-1, *[1] * (counted.dim() - 1))
         distance = (found["displacement"] - true).abs().mean(dim=1, keepdim=True)
         return (distance * counted).sum() / counted.sum().clamp(min=1)

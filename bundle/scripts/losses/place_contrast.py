@@ -15,7 +15,6 @@ from ..spatial.level_grid import on_level, to_level
 from ..spatial.places import BARRED, barred, place_of, places_of
 from ..spatial.tissue import tissue
 from ..spatial.warp import sample, vector, voxel_grid
-from .draws import Draws
 
 
 def neighbours(position: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,6 +41,28 @@ def neighbours(position: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tenso
     return index, weight
 
 
+def drawn(count: int, generator: torch.Generator) -> torch.Tensor:
+    """``(count,)`` numbers from 0 to below 1, drawn on the generator's device."""
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def some_of(mask: torch.Tensor, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Random places of a mask, each once at most.
+
+    Args:
+        mask: ``(M,)``, boolean.
+        count: how many are wanted.
+        generator: on the mask's device.
+
+    Returns:
+        indices ``(K,)``, K the smaller of count and M, and which of them lie in the mask, boolean ``(K,)``: all, unless
+        it has fewer.
+    """
+    key, index = drawn(len(mask), generator).masked_fill(~mask, -1).topk(min(count, len(mask)))
+    return index, key >= 0
+
+
 class PlaceContrastLoss(nn.Module):
     """
     Cross-entropy of the similarity of a place with all places of the other view against where it truly lies.
@@ -50,7 +71,7 @@ class PlaceContrastLoss(nn.Module):
     are the eight around the true place, with trilinear weights. At full size they are compared with the true place,
     with places nearby (the hard ones) and with places drawn anywhere.
 
-    The known map seeds the draws: the same step draws the same whenever it is computed.
+    The draws are seeded for each known map: the same step draws the same whenever it is computed.
 
     Positions, on either side, are those that show tissue; air, padding and places that lie outside the other view are
     none. Candidates are those of the same pair.
@@ -92,7 +113,7 @@ class PlaceContrastLoss(nn.Module):
         temperatures: Mapping[int, torch.Tensor],
         fixed: torch.Tensor,
         moving: torch.Tensor,
-        known: Sequence[bool] | torch.Tensor,
+        known: Sequence[int],
         displacement: torch.Tensor,
     ) -> torch.Tensor:
         """
@@ -102,7 +123,7 @@ class PlaceContrastLoss(nn.Module):
             temperatures: by stride, scalars.
             fixed: the clean fixed view, ``(B, C, D, H, W)``.
             moving: the clean moving view.
-            known: whether a pair's map is known, ``(B,)``, see :class:`~scripts.networks.KnownMap`.
+            known: B numbers, the seed of the draws where a pair's map is known, else 0.
             displacement: the known map, ``(B, N, D, H, W)`` in voxels.
 
         Returns:
@@ -118,14 +139,14 @@ class PlaceContrastLoss(nn.Module):
             pairs = [pair for pair, is_known in enumerate(known) if is_known]
             for pair in pairs:
                 one = slice(pair, pair + 1)
-                draws = Draws(displacement[pair].float().flatten()[:1].view(torch.int32).long())
+                generator = torch.Generator(fixed.device).manual_seed(int(known[pair]))
                 for stride, weight in self.weights.items():
                     if not weight or stride not in fixed_places:
                         continue
                     level = self._fine if stride == 1 else self._coarse
                     descriptors = fixed_places[stride][one].float(), moving_places[stride][one].float()
                     total = total + weight * level(
-                        *descriptors, 1 / temperatures[stride], true[one], shown[one], found[one], stride, draws
+                        *descriptors, 1 / temperatures[stride], true[one], shown[one], found[one], stride, generator
                     )
             return total / max(len(pairs), 1)
 
@@ -138,12 +159,12 @@ class PlaceContrastLoss(nn.Module):
         shown: torch.Tensor,
         found: torch.Tensor,
         stride: int,
-        draws: Draws,
+        generator: torch.Generator,
     ) -> torch.Tensor:
         """All positions of a level, of one pair."""
         size, level = true.shape[2:], fixed.shape[2:]
         here, there = (on_level(of, level, stride, "zeros").flatten() > 0.5 for of in (shown, found))
-        here, asked_for = draws.some(here, self.points)
+        here, asked_for = some_of(here, self.points, generator)
         target = to_level(on_level(true, level, stride), size, level, stride)[0].flatten(1).T[here]
         index, weight = neighbours(target, level)
         weight = weight * there[index]
@@ -167,17 +188,17 @@ class PlaceContrastLoss(nn.Module):
         shown: torch.Tensor,
         found: torch.Tensor,
         stride: int,
-        draws: Draws,
+        generator: torch.Generator,
     ) -> torch.Tensor:
         """Drawn positions at full size, of one pair."""
         dims, masks = true.shape[1], [of.flatten() > 0 for of in (shown, found)]
         numbers = [mask.sum() for mask in masks]
         here, there = (
-            place_of(mask, draws.below(number, count))
+            place_of(mask, (drawn(count, generator) * number).long())
             for mask, number, count in zip(masks, numbers, (self.points, self.anywhere), strict=True)
         )
         target = true[0].flatten(1)[:, here]
-        offset = (draws.uniform(self.nearby * dims).reshape(-1, dims) * 2 - 1) * self.radius
+        offset = (drawn(self.nearby * dims, generator).reshape(-1, dims) * 2 - 1) * self.radius
         length = offset.norm(dim=1, keepdim=True)
         offset = torch.where(length < self.gap, offset * (self.gap / length.clamp(min=1e-3)), offset)
         offset = torch.cat([offset.new_zeros(1, dims), offset])

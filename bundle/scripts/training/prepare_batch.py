@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatchExtraInput
 
+from ..networks.known_map import seeds_of
+
 
 class PrepareKnownMaps(PrepareBatchExtraInput):
     """
@@ -16,7 +18,8 @@ class PrepareKnownMaps(PrepareBatchExtraInput):
     what is computed: on a GPU it would have to wait for the answer.
 
     Args:
-        extra_keys: see ``PrepareBatchExtraInput``; ``known`` among them becomes a tuple of B booleans.
+        extra_keys: see ``PrepareBatchExtraInput``; ``known`` among them becomes a tuple of B numbers, see
+            :class:`~scripts.networks.KnownMap`.
     """
 
     def __call__(
@@ -38,5 +41,5 @@ class PrepareKnownMaps(PrepareBatchExtraInput):
         """
         batch = dict(batchdata)
         if "known" in batch:
-            batch["known"] = tuple(map(bool, batch["known"].tolist()))
+            batch["known"] = seeds_of(batch["known"], batch["known_displacement"])
         return super().__call__(batch, device, non_blocking, **kwargs)

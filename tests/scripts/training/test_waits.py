@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from scripts.losses import place_contrast
 from scripts.training import TermsTrainer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,5 +111,7 @@ def waits_of_a_step(repository, device, known) -> Counter[str]:
 @pytest.mark.parametrize("known", [[1.0, 0.0], [1.0], [0.0]])
 def test_a_step_waits_once(repository, monkeypatch, known):
     """``meta`` stands for a device: whatever asks it for a number ends in an error, or is counted."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know it
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know it, as this does
+    monkeypatch.setattr(place_contrast, "drawn", lambda count, generator: torch.rand(count, device="meta"))
+    monkeypatch.setattr(torch, "Generator", lambda *_: torch.default_generator)
     assert waits_of_a_step(repository, "meta", known) == {"tolist": 1}
