@@ -10,6 +10,7 @@ import torch
 
 from ..spatial.displacement import inside_volume
 from ..spatial.tissue import tissue
+from ..spatial.warp import vector
 from .place_contrast import PlaceContrastLoss
 from .terms import Term
 
@@ -63,6 +64,7 @@ class KnownMapTerm(Term):
             return clean["fixed"].new_zeros(())
         pairs, true = found["known"]["pairs"], found["known"]["displacement"]
         counted = tissue(clean["fixed"], self.threshold) * inside_volume(true)
-        counted = counted * pairs.reshape(-1, *[1] * (counted.dim() - 1))
+        known = vector([float(seed != 0) for seed in pairs], counted)
+        counted = counted * known.reshape(-1, *[1] * (counted.dim() - 1))
         distance = (found["displacement"] - true).abs().mean(dim=1, keepdim=True)
         return (distance * counted).sum() / counted.sum().clamp(min=1)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import torch
 from torch import nn
@@ -13,8 +12,9 @@ from torch.nn import functional
 from ..errors import InputError, check_numbers
 from ..spatial.displacement import inside_volume
 from ..spatial.level_grid import on_level, to_level
+from ..spatial.places import BARRED, barred, place_of, places_of
 from ..spatial.tissue import tissue
-from ..spatial.warp import sample, voxel_grid
+from ..spatial.warp import sample, vector, voxel_grid
 
 
 def neighbours(position: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,8 +28,8 @@ def neighbours(position: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tenso
     Returns:
         flat indices of the ``2^N`` voxels around each position and their (tri)linear weights, ``(K, 2^N)`` each.
     """
-    last = position.new_tensor(list(size)) - 1
-    corner = position.new_tensor(list(product((0, 1), repeat=position.shape[1])))
+    last = vector([n - 1 for n in size], position)
+    corner = voxel_grid([2] * position.shape[1], position).flatten(1).T
     place = torch.minimum(position.clamp(min=0), last)
     below = place.floor()
     share = (place - below)[:, None]
@@ -41,6 +41,28 @@ def neighbours(position: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tenso
     return index, weight
 
 
+def drawn(count: int, generator: torch.Generator) -> torch.Tensor:
+    """``(count,)`` numbers from 0 to below 1, drawn on the generator's device."""
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def some_of(mask: torch.Tensor, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Random places of a mask, each once at most.
+
+    Args:
+        mask: ``(M,)``, boolean.
+        count: how many are wanted.
+        generator: on the mask's device.
+
+    Returns:
+        indices ``(K,)``, K the smaller of count and M, and which of them lie in the mask, boolean ``(K,)``: all, unless
+        it has fewer.
+    """
+    key, index = drawn(len(mask), generator).masked_fill(~mask, -1).topk(min(count, len(mask)))
+    return index, key >= 0
+
+
 class PlaceContrastLoss(nn.Module):
     """
     Cross-entropy of the similarity of a place with all places of the other view against where it truly lies.
@@ -49,7 +71,7 @@ class PlaceContrastLoss(nn.Module):
     are the eight around the true place, with trilinear weights. At full size they are compared with the true place,
     with places nearby (the hard ones) and with places drawn anywhere.
 
-    The draws are those of a generator that the known map seeds: the same step draws the same whenever it is computed.
+    The draws are seeded for each known map: the same step draws the same whenever it is computed.
 
     Positions, on either side, are those that show tissue; air, padding and places that lie outside the other view are
     none. Candidates are those of the same pair.
@@ -91,7 +113,7 @@ class PlaceContrastLoss(nn.Module):
         temperatures: Mapping[int, torch.Tensor],
         fixed: torch.Tensor,
         moving: torch.Tensor,
-        known: torch.Tensor,
+        known: Sequence[int],
         displacement: torch.Tensor,
     ) -> torch.Tensor:
         """
@@ -101,7 +123,7 @@ class PlaceContrastLoss(nn.Module):
             temperatures: by stride, scalars.
             fixed: the clean fixed view, ``(B, C, D, H, W)``.
             moving: the clean moving view.
-            known: 1 for pairs whose map is known, ``(B,)``.
+            known: B numbers, the seed of the draws where a pair's map is known, else 0.
             displacement: the known map, ``(B, N, D, H, W)`` in voxels.
 
         Returns:
@@ -114,11 +136,10 @@ class PlaceContrastLoss(nn.Module):
             true = voxel_grid(size, displacement) + displacement
             every = [*fixed_places.values(), *moving_places.values(), *temperatures.values()]
             total = torch.stack([0 * tensor.float().mean() for tensor in every]).sum()  # a gradient for each, if only 0
-            pairs = known.flatten().nonzero()[:, 0].tolist()
+            pairs = [pair for pair, is_known in enumerate(known) if is_known]
             for pair in pairs:
                 one = slice(pair, pair + 1)
-                seed = int(displacement[pair].float().flatten()[:1].view(torch.int32))
-                generator = torch.Generator().manual_seed(seed)
+                generator = torch.Generator(fixed.device).manual_seed(int(known[pair]))
                 for stride, weight in self.weights.items():
                     if not weight or stride not in fixed_places:
                         continue
@@ -142,22 +163,21 @@ class PlaceContrastLoss(nn.Module):
     ) -> torch.Tensor:
         """All positions of a level, of one pair."""
         size, level = true.shape[2:], fixed.shape[2:]
-        here = (on_level(shown, level, stride, "zeros").flatten() > 0.5).nonzero()[:, 0]
-        there = on_level(found, level, stride, "zeros").flatten() > 0.5
-        here = here[torch.randperm(len(here), generator=generator)[: self.points].to(here.device)]
+        here, there = (on_level(of, level, stride, "zeros").flatten() > 0.5 for of in (shown, found))
+        here, asked_for = some_of(here, self.points, generator)
         target = to_level(on_level(true, level, stride), size, level, stride)[0].flatten(1).T[here]
         index, weight = neighbours(target, level)
         weight = weight * there[index]
         share = weight.sum(dim=1, keepdim=True)
-        kept = share[:, 0] > 0.25  # else the true place shows air
-        if not kept.any():
-            return fixed.sum() * 0
-        index, weight = index[kept], weight[kept] / share[kept]
+        kept = asked_for & (share[:, 0] > 0.25)  # else the true place shows air
+        weight = weight / share.clamp(min=0.25)
         places = functional.normalize(moving[0].flatten(1).T, dim=1)
-        asked = functional.normalize(fixed[0].flatten(1).T[here[kept]], dim=1) * sharpness
-        everywhere = (asked @ places[there].T).logsumexp(dim=1)
+        asked = functional.normalize(fixed[0].flatten(1).T[here], dim=1) * sharpness
+        candidates, counted = places_of(there)
+        everywhere = torch.addmm(barred(counted), asked, places[candidates].T).logsumexp(dim=1)
         right = (asked[:, None] * places[index]).sum(dim=2)
-        return (everywhere - (weight * right).sum(dim=1)).mean()
+        entropy = (everywhere - (weight * right).sum(dim=1)).masked_fill(~kept, 0)
+        return entropy.sum() / kept.sum().clamp(min=1)
 
     def _fine(
         self,
@@ -171,14 +191,14 @@ class PlaceContrastLoss(nn.Module):
         generator: torch.Generator,
     ) -> torch.Tensor:
         """Drawn positions at full size, of one pair."""
-        size, dims, device = true.shape[2:], true.shape[1], fixed.device
-        here, there = shown.flatten().nonzero()[:, 0], found.flatten().nonzero()[:, 0]
-        if not len(here) or not len(there):
-            return fixed.sum() * 0
-        here = here[torch.randint(len(here), (self.points,), generator=generator).to(device)]
-        there = there[torch.randint(len(there), (self.anywhere,), generator=generator).to(device)]
+        dims, masks = true.shape[1], [of.flatten() > 0 for of in (shown, found)]
+        numbers = [mask.sum() for mask in masks]
+        here, there = (
+            place_of(mask, (drawn(count, generator) * number).long())
+            for mask, number, count in zip(masks, numbers, (self.points, self.anywhere), strict=True)
+        )
         target = true[0].flatten(1)[:, here]
-        offset = (torch.rand(self.nearby, dims, generator=generator).to(device) * 2 - 1) * self.radius
+        offset = (drawn(self.nearby * dims, generator).reshape(-1, dims) * 2 - 1) * self.radius
         length = offset.norm(dim=1, keepdim=True)
         offset = torch.where(length < self.gap, offset * (self.gap / length.clamp(min=1e-3)), offset)
         offset = torch.cat([offset.new_zeros(1, dims), offset])
@@ -186,7 +206,8 @@ class PlaceContrastLoss(nn.Module):
         near = functional.normalize(sample(moving, position).flatten(1).reshape(-1, len(here), len(offset)), dim=0)
         asked = functional.normalize(fixed[0].flatten(1)[:, here], dim=0) * sharpness
         far = functional.normalize(moving[0].flatten(1)[:, there], dim=0)
-        others = torch.stack(torch.unravel_index(there, size), dim=1).to(target)
-        wrong = (asked.T @ far).masked_fill(torch.cdist(target.T, others) < self.gap, -1e4)
+        others = voxel_grid(true.shape[2:], target).flatten(1)[:, there]
+        wrong = (asked.T @ far).masked_fill(torch.cdist(target.T, others.T) < self.gap, BARRED)
         similarity = torch.cat([torch.einsum("ck,ckj->kj", asked, near), wrong], dim=1)
-        return functional.cross_entropy(similarity, similarity.new_zeros(len(here), dtype=torch.long))
+        entropy = functional.cross_entropy(similarity, similarity.new_zeros(len(here), dtype=torch.long))
+        return entropy.masked_fill(torch.minimum(*numbers) == 0, 0)

@@ -46,8 +46,7 @@ def people(found: Mapping[str, Any]) -> list[slice]:
     """The pairs of a batch whose map is not known, one by one; all at once where none is."""
     if "known" not in found:
         return [slice(None)]
-    unknown = (found["known"]["pairs"] == 0).nonzero()[:, 0].tolist()
-    return [slice(pair, pair + 1) for pair in unknown]
+    return [slice(pair, pair + 1) for pair, is_known in enumerate(found["known"]["pairs"]) if not is_known]
 
 
 class MatchingTerm(Term):

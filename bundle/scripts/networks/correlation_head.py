@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..spatial.warp import exponential
+from ..spatial.warp import exponential, voxel_grid
 from .blocks import initialise
 from .matching_head import LocalHead
 from .recorded import recorded
@@ -55,7 +54,7 @@ def expected_offset(
         keys, queries = (functional.pad(of, [0, 0] * n + [0, more]) for of in (keys, queries))
 
     def coordinates(edge: int) -> torch.Tensor:  # (edge ** N, N)
-        return torch.tensor(list(product(range(edge), repeat=n)), dtype=fixed.dtype, device=fixed.device)
+        return voxel_grid([edge] * n, fixed).flatten(1).T
 
     offsets = coordinates(tile + 2 * radius) - radius
     near = (offsets - coordinates(tile)[:, None]).abs().amax(dim=2) <= radius

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..spatial.level_grid import level_positions, on_level
+from ..spatial.places import barred, places_of
 from ..spatial.robust_affine import robust_affine
 from ..spatial.tissue import tissue
 from .known_map import KnownMap
@@ -22,7 +23,9 @@ ROWS = 128
 """Places that are compared at once: what all of them make is tens of megabytes, twice as slow to write and to read."""
 
 
-def most_similar(asked: torch.Tensor, places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def most_similar(
+    asked: torch.Tensor, places: torch.Tensor, count: int, counted: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The places with the largest dot products.
 
@@ -30,11 +33,13 @@ def most_similar(asked: torch.Tensor, places: torch.Tensor, count: int) -> tuple
         asked: descriptors ``(K, C)``.
         places: descriptors ``(M, C)``.
         count: of places that are wanted for each.
+        counted: which places are compared, boolean ``(M,)``; the others come last. None for all.
 
     Returns:
         dot products, falling, and indices of the places, ``(K, count)`` each.
     """
-    found = [(rows @ places.T).topk(count, dim=1) for rows in asked.split(ROWS)]
+    more = places.new_zeros(()) if counted is None else barred(counted)
+    found = [torch.addmm(more, rows, places.T).topk(count, dim=1) for rows in asked.split(ROWS)]
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
@@ -118,10 +123,12 @@ class GlobalMatchingHead(nn.Module):
                 on_level(tissue(levels.image, self.threshold), level, self.stride, "zeros").flatten(1) > 0.5
                 for levels in (fixed, moving)
             ]
-            if known is not None:
-                masks = [mask & (known.pairs == 0)[:, None] for mask in masks]
             both = [(a.flatten(1).T, b.flatten(1).T, *mask) for a, b, *mask in zip(ahead, behind, *masks, strict=True)]
-            matched = [self._match(one, other, here, there, position, self.points) for one, other, here, there in both]
+            needless = [False] * len(both) if known is None else known.pairs
+            matched = [
+                _nothing(position) if skip else self._match(one, other, here, there, position, self.points)
+                for skip, (one, other, here, there) in zip(needless, both, strict=True)
+            ]
             back = None
             if self.points_back and known is None and not self.training:
                 turned = [(other, one, there, here) for one, other, here, there in both]
@@ -144,19 +151,28 @@ class GlobalMatchingHead(nn.Module):
         points: int,
     ) -> tuple[torch.Tensor, ...]:
         """One pair: unit descriptors ``(M, C)``, masks ``(M,)``, positions ``(M, N)``; so many are asked for."""
-        rows, columns = here.nonzero()[:, 0], there.nonzero()[:, 0]
-        dims = position.shape[1]
-        if min(len(rows), len(columns)) < 4 * (dims + 1):
-            none = position.new_zeros(())
-            return torch.eye(dims, dims + 1, device=position.device), none, none, none
-        even = torch.linspace(0, len(rows) - 1, min(points, len(rows)), device=rows.device).long()
-        asked, places = rows[even], moving[columns]
-        similarity, index = most_similar(fixed[asked], places, min(self.candidates, len(columns)))
+        (rows, shown), (columns, found) = places_of(here), places_of(there)
+        least = 4 * (position.shape[1] + 1)
+        if min(len(rows), len(columns)) < least:
+            return _nothing(position)
+        last, count = shown.sum() - 1, min(points, len(rows))
+        even = torch.arange(count, device=rows.device) * last.clamp(min=count - 1) // max(count - 1, 1)
+        asked, counted, places = rows[even], shown[even], moving[columns]
+        similarity, index = most_similar(fixed[asked], places, min(self.candidates, len(columns)), found)
         candidates = position[columns][index]
         near = (candidates - candidates[:, :1]).norm(dim=2) < self.reach
         share = (similarity / self.places.temperature(self.stride)).softmax(dim=1) * near
         target = (candidates * (share / share.sum(dim=1, keepdim=True))[..., None]).sum(dim=1)
-        back = position[rows[most_similar(places[index[:, 0]], fixed[rows], 1)[1][:, 0]]]
+        back = position[rows[most_similar(places[index[:, 0]], fixed[rows], 1, shown)[1][:, 0]]]
         agreement = (-(((back - position[asked]).norm(dim=1) / self.reach) ** 2)).exp()
-        fit = robust_affine(position[asked], target, agreement + 1e-4, scale=self.scale)
-        return fit.affine, agreement.mean(), fit.inliers, fit.conditioning
+        fit = robust_affine(position[asked], target, (agreement + 1e-4) * counted, scale=self.scale)
+        mean = (agreement * counted).sum() / counted.sum().clamp(min=1)
+        enough = torch.minimum(last + 1, found.sum()) >= least
+        values = (fit.affine, mean, fit.inliers, fit.conditioning)
+        return tuple(torch.where(enough, one, none) for one, none in zip(values, _nothing(position), strict=True))
+
+
+def _nothing(position: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What is said of a pair that shows too little to match: the identity, and no trust in it."""
+    none, dims = position.new_zeros(()), position.shape[1]
+    return torch.eye(dims, dims + 1, device=position.device), none, none, none

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -56,9 +58,7 @@ class GVSL(nn.Module):
         if not matched:
             matching_head.requires_grad_(False)
 
-    def forward(
-        self, fixed: torch.Tensor, moving: torch.Tensor | None = None, *known: torch.Tensor
-    ) -> torch.Tensor | dict:
+    def forward(self, fixed: torch.Tensor, moving: torch.Tensor | None = None, *known: Any) -> torch.Tensor | dict:
         """
         Restore one image, or match two.
 
@@ -89,9 +89,11 @@ class GVSL(nn.Module):
             one, other = both, both.map(lambda tensor: tensor.roll(len(fixed), dims=0))
         else:
             one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
-        if known and self.symmetric and known[0].any():
-            raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0")
-        maps = KnownMap(*known) if known and not self.symmetric else None
+        maps = KnownMap.of(*known) if known else None
+        if maps is not None and self.symmetric:
+            if any(maps.pairs):
+                raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0")
+            maps = None
         result = self.matching_head(one, other, maps) if self.matched or not self.training else {}
         if not self.training:
             return {"warped": self.warp(moving, result["displacement"]), **result}

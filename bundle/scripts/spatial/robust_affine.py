@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ def robust_affine(
     Args:
         source: positions ``(K, N)`` in voxels.
         target: where they are found, ``(K, N)`` in voxels.
-        weight: of each pair, ``(K,)``.
+        weight: of each pair, ``(K,)``; pairs of weight 0 change nothing.
         rounds: of reweighting.
         scale: residual, in voxels, at which a pair counts for a quarter in the end.
         prior: weight of a linear part that is the identity, relative to that of all pairs.
@@ -52,10 +53,11 @@ def robust_affine(
     """
     source, target, weight = source.float(), target.float(), weight.float()
     dims = source.shape[1]
-    if not (target.isfinite().all() and weight.isfinite().all()):
-        unknown = target.new_tensor(torch.nan)
-        return AffineFit(unknown.expand(dims, dims + 1), unknown, unknown)
-    centre, spread = source.mean(dim=0), source.std(dim=0, correction=0).mean().clamp(min=1.0)
+    finite, counted = target.isfinite().all() & weight.isfinite().all(), weight > 0
+    number = counted.sum()
+    centre = (source * counted[:, None]).sum(dim=0) / number.clamp(min=1)
+    squares = ((source - centre) ** 2 * counted[:, None]).sum(dim=0)
+    spread = (squares / number.clamp(min=1)).sqrt().mean().clamp(min=1.0)
     ahead = torch.cat([(source - centre) / spread, torch.ones_like(source[:, :1])], dim=1)
     moved = (target - centre) / spread
     identity = torch.eye(dims + 1, dims, device=source.device)
@@ -70,14 +72,42 @@ def robust_affine(
         wanted = ahead.T @ (current[:, None] * moved) + strength @ identity
         solution = torch.linalg.solve_ex(normal, wanted).result  # without a check, for which the host waits for a GPU
         residual = (ahead @ solution - moved).norm(dim=1) * spread
-        wide = 1.5 * residual.median() if bound is None else shrinking * bound
+        wide = 1.5 * _median(residual, counted) if bound is None else shrinking * bound
         bound = wide.clamp(min=scale)
         current = weight / (1 + (residual / bound) ** 2) ** 2
     inliers = (weight * (residual < 2 * scale)).sum() / weight.sum().clamp(min=1e-6)
     share = current / current.sum().clamp(min=1e-6)
     offset = ahead[:, :dims] - (share[:, None] * ahead[:, :dims]).sum(dim=0)
-    variances = torch.linalg.eigvalsh(offset.T @ (share[:, None] * offset)).clamp(min=0)
+    smallest, largest = (value.clamp(min=0) for value in extreme_eigenvalues(offset.T @ (share[:, None] * offset)))
     linear = solution[:dims].T
     translation = (solution[dims] * spread + centre) - linear @ centre
     affine = torch.cat([linear, translation[:, None]], dim=1)
-    return AffineFit(affine, inliers, (variances[0] / variances[-1].clamp(min=1e-12)).sqrt())
+    fit = AffineFit(affine, inliers, (smallest / largest.clamp(min=1e-12)).sqrt())
+    return AffineFit(*(value.masked_fill(~finite, torch.nan) for value in fit))
+
+
+def _median(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """The (lower) median of those that count: a GPU's host waits for that of ``torch.nanmedian``."""
+    middle = (counted.sum() - 1).clamp(min=0) // 2
+    return values.masked_fill(~counted, torch.inf).sort().values.gather(0, middle[None])[0]
+
+
+def extreme_eigenvalues(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    In closed form: the host of a GPU waits to hear whether ``torch.linalg.eigvalsh`` has converged.
+
+    Args:
+        matrix: symmetric, ``(2, 2)`` or ``(3, 3)``.
+
+    Returns:
+        its smallest and its largest eigenvalue, scalars.
+    """
+    dims = len(matrix)
+    mean = matrix.trace() / dims
+    rest = matrix - mean * torch.eye(dims, device=matrix.device)
+    width = (rest.square().sum() / (dims * (dims - 1))).sqrt()
+    if dims == 2:
+        return mean - width, mean + width
+    rest = rest / width.clamp(min=1e-20)
+    angle = ((torch.linalg.cross(rest[0], rest[1]) @ rest[2]) / 2).clamp(-1, 1).acos() / 3
+    return mean + 2 * width * (angle + 2 * math.pi / 3).cos(), mean + 2 * width * angle.cos()

@@ -9,6 +9,7 @@ from .handlers import MatchingPicture, ProgressBar, StopAtBrokenLoss
 from .history import History, step_scalars
 from .interruptions import Interruptions
 from .output_folder import prepare_output, write_settings
+from .prepare_batch import PrepareKnownMaps
 from .tracking import Files, check_tracking, complete_tracking
 from .trainer import TermsTrainer
 
@@ -19,6 +20,7 @@ __all__ = [
     "Interruptions",
     "MatchingPicture",
     "ModelLoader",
+    "PrepareKnownMaps",
     "ProgressBar",
     "StopAtBrokenLoss",
     "TermsTrainer",

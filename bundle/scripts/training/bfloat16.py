@@ -40,7 +40,7 @@ def as_float32(prediction: Any) -> Any:
         return {name: as_float32(value) for name, value in prediction.items()}
     if isinstance(prediction, tuple):
         return tuple(as_float32(value) for value in prediction)
-    half = prediction.dtype in (torch.bfloat16, torch.float16)
+    half = isinstance(prediction, torch.Tensor) and prediction.dtype in (torch.bfloat16, torch.float16)
     return prediction.float() if half else prediction
 
 

@@ -15,7 +15,9 @@ from monai.engines.utils import IterationEvents
 class TermsTrainer(SupervisedTrainer):
     """
     MONAI's ``SupervisedTrainer`` for a loss that gives ``loss`` and its terms: all of them are in the engine's output
-    as ``losses``, numbers by name. That is the one place where a step waits for the device.
+    as ``losses``, numbers by name. That is the one place where a step of ``train.json`` waits for a GPU: nothing else
+    asks it for a number, or makes a tensor whose size it decides (tested without one, on a device that gives none), and
+    the batch comes from pinned memory. MONAI's ``amp`` asks once more; so do validation and the end of an epoch.
 
     Args:
         loss_function: (prediction, target) to a dictionary of scalars.

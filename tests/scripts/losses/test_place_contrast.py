@@ -9,7 +9,7 @@ import pytest
 import torch
 from scripts.errors import InputError
 from scripts.losses import PlaceContrastLoss
-from scripts.losses.place_contrast import neighbours
+from scripts.losses.place_contrast import neighbours, some_of
 from scripts.spatial import box_mean
 from torch.nn import functional
 
@@ -58,7 +58,8 @@ def test_air_is_no_place():
     image = torch.zeros(1, 1, *SIZE)
     image[..., :12] = 1
     fixed, moving = places(), places(seed=1)
-    other = {s: torch.cat([v[..., : 14 // s + 1], 9 * v[..., 14 // s + 1 :]], dim=-1) for s, v in moving.items()}
+    beyond = 17  # of the places nearby, which are not asked for what they show
+    other = {s: torch.cat([v[..., : beyond // s + 1], 9 * v[..., beyond // s + 1 :]], -1) for s, v in moving.items()}
     scores = []
     for changed in (moving, other):
         torch.manual_seed(0)
@@ -93,3 +94,19 @@ def test_impossible_settings_are_refused():
         PlaceContrastLoss(gap=6.0)
     with pytest.raises(InputError):
         PlaceContrastLoss({"2": -1.0})
+
+
+def test_some_places_of_a_mask_are_different_each_as_likely_as_any_other():
+    mask = torch.zeros(100, dtype=torch.bool)
+    mask[20:60] = True
+    hits = torch.zeros(100)
+    for seed in range(1000):
+        index, counted = some_of(mask, 10, torch.Generator().manual_seed(seed))
+        assert counted.all()
+        assert len(index.unique()) == 10
+        hits[index] += 1
+    assert hits[~mask].eq(0).all()
+    assert (hits[mask] - 250).abs().max() < 5 * (250 * 0.75) ** 0.5
+    index, counted = some_of(mask, 70, torch.Generator())
+    assert set(index[counted].tolist()) == set(range(20, 60))
+    assert len(some_of(mask, 1000, torch.Generator())[0]) == 100

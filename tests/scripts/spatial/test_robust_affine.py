@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scripts.spatial import affine_about_centre, linear_matrix, robust_affine
+from scripts.spatial.robust_affine import extreme_eigenvalues
 
 
 def pairs(wrong=0.4, count=600, flat=False, seed=0):
@@ -56,3 +57,23 @@ def test_features_that_diverged_give_no_map_and_no_error(wrong):
     target = source.clone()
     target[7, 1] = wrong
     assert torch.isnan(robust_affine(source, target, torch.ones(50)).affine).all()
+
+
+def test_pairs_of_no_weight_change_nothing():
+    _, source, target = pairs()
+    some = (torch.arange(len(source)) % 3 > 0).float()
+    alone = robust_affine(source[some > 0], target[some > 0], torch.ones(int(some.sum())))
+    torch.testing.assert_close(robust_affine(source, target, some), alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_conditioning_is_that_of_theextreme_eigenvalues(dims):
+    generator = torch.Generator().manual_seed(0)
+    for flat in (1.0, 0.1, 0.01, 0.0):
+        points = torch.randn(50, dims, generator=generator)
+        points[:, 0] *= flat
+        matrix = points.T @ points
+        expected = torch.linalg.eigvalsh(matrix)
+        torch.testing.assert_close(torch.stack(extreme_eigenvalues(matrix)), expected[[0, -1]], rtol=1e-5, atol=1e-4)
+    same = extreme_eigenvalues(3 * torch.eye(dims))
+    torch.testing.assert_close(torch.stack(same), torch.full((2,), 3.0))
