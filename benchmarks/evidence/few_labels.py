@@ -99,11 +99,11 @@ def purity(folder: Path) -> str:
         for arm, weights in ARMS.items()
     }
     columns = {head: key for head, key in columns.items() if any(key in own for own in measured.values())}
-    rows = [
+    lines = [
         [SETS[data], *(f"{own[key]:.3f}" if key in own else "" for key in columns.values())]
         for data, own in measured.items()
     ]
-    return table(["", *columns], rows) if rows else "Not run yet."
+    return table(["", *columns], lines) if lines else "Not run yet."
 
 
 def across(folder: Path) -> str:
