@@ -20,7 +20,8 @@ class TestPlan:
         units = list_units(plan)
         arms = {"random", "restoration", "masked_autoencoding", "published", "places", "places_and_matching"}
         assert arms | {"no_restoration", "after_masked"} <= {unit.arm for unit in units}
-        assert {unit.data for unit in units} == {"hippocampus", "ixi_brain", "sunnybrook_cardiac"}
+        sets = {"hippocampus", "ixi_brain", "sunnybrook_cardiac", "openkbp_headneck_ct"}
+        assert {unit.data for unit in units} == sets
         main = [unit for unit in units if unit.arm == "places_and_matching" and unit.data == "ixi_brain"]
         assert {unit.seed for unit in main} == {"0", "1", "2"}
         labels = {(unit.measure, unit.labelled) for unit in main}
