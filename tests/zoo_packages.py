@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import make_zoo
 import pytest
 
 NAME = "blob_mr_segmentation"
-PACKAGE = f"{NAME}_v0.1.0"
+METADATA = Path(__file__).parents[1] / "bundle" / "configs" / "metadata.json"
+VERSION = json.loads(METADATA.read_text(encoding="utf-8"))["version"]
+PACKAGE = f"{NAME}_v{VERSION}"
 
 
 def made(bundle: Path, out: Path, *options: str) -> Path:

@@ -19,7 +19,7 @@ import torch
 from scripts.errors import InputError
 from zoo.archive import check_zip, read_folder, read_zip
 from zoo.files import check_files
-from zoo_packages import NAME, PACKAGE, made, refusal
+from zoo_packages import NAME, PACKAGE, VERSION, made, refusal
 
 
 class TestCheck:
@@ -33,7 +33,7 @@ class TestCheck:
             assert make_zoo.main(["--check", str(package), "--checksum", checksum]) == 0
         listed = ["--model_info", str(package.with_name("model_info.json"))]
         assert make_zoo.main(["--check", str(package), *listed]) == 0
-        assert f"{NAME} 0.1.0 is complete" in capsys.readouterr().out
+        assert f"{NAME} {VERSION} is complete" in capsys.readouterr().out
 
     def test_a_wrong_checksum(self, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "is not the file announced: its sha1 is" in refusal(capsys, "--check", package, "--checksum", 40 * "0")
@@ -76,7 +76,7 @@ class TestCheck:
         assert "leads outside the bundle's folder" in refusal(capsys, "--check", package)
 
     def test_other_content(self, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        renamed = package.rename(package.with_name("blob_mr_segmentation_v0.2.0.zip"))
+        renamed = package.rename(package.with_name("blob_mr_segmentation_v9.9.9.zip"))
         assert f"its name must be {PACKAGE}.zip" in refusal(capsys, "--check", renamed)
         shutil.copy(renamed, package)  # as the message says
         assert make_zoo.main(["--check", str(package)]) == 0

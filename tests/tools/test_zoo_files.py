@@ -113,7 +113,7 @@ def metadata(**changes: Any) -> Callable[[Path], Any]:
         (metadata(network_data_format={}), "does not fit meta_schema_20240725.json: $.network_data_format"),
         (metadata(name="Blob"), "names the bundle 'Blob'"),
         (metadata(name="blob_v1_segmentation"), "names the bundle 'blob_v1_segmentation'"),
-        (metadata(version="0.2.0"), "is of version '0.2.0': three single digits, with an entry in the changelog"),
+        (metadata(version="9.9.9"), "is of version '9.9.9': three single digits, with an entry in the changelog"),
         (metadata(version="0.10.0", changelog={"0.10.0": "new"}), "is of version '0.10.0'"),
         (metadata(supported_versions={"monai": "<1.0"}), "supports <1.0: pip install 'monai<1.0'"),
         (metadata(supported_versions={"torch": ">=99"}), "supports >=99: pip install 'torch>=99'"),
