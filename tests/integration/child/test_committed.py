@@ -76,6 +76,7 @@ def test_the_model_card_is_that_of_the_weights(name):
     assert card["sha256"] == hashlib.sha256((DOWNSTREAM / name / "models" / "model.pt").read_bytes()).hexdigest()
     assert card["sha256"] in (DOWNSTREAM / name / "docs" / "README.md").read_text(encoding="utf-8")
     assert card["trained"]
+    assert card["pretrained_sha256"] == hashlib.sha256(make_child.PRETRAINED.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", sorted(COMMITTED))
