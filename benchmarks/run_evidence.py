@@ -139,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", help="some of the sets to measure on")
     parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
     parser.add_argument("--measures", nargs="+", help="some of the measures")
+    parser.add_argument("--labelled", nargs="+", help="some of the numbers of labelled subjects")
     parser.add_argument("--across", action="store_true", help="measure also on the sets not pre-trained on")
     parser.add_argument("--choosing", action="store_true", help="measure on training subjects: for choosing settings")
     parser.add_argument("--report", action="store_true", help="only the table and figures of what is measured already")
@@ -146,7 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run: its numbers mean nothing")
     given = parser.parse_args(arguments)
     plan = against(read_plan(given.plan, given.quick), given.reference)
-    units = list_units(plan, given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across)
+    chosen = (given.arms, given.pretrained_on, given.sets, given.seeds, given.measures, given.across, given.labelled)
+    units = list_units(plan, *chosen)
     given.out.mkdir(parents=True, exist_ok=True)
     evidence = Evidence(plan, given.data.resolve(), given.out.resolve(), given.choosing)
     if not given.report:

@@ -16,7 +16,14 @@ from .results import Value
 
 
 def fine_tuning(
-    network: GVSL, fresh: GVSL, cohort: Cohort, labelled: str, seed: int, carried: int = 0, **settings: Any
+    network: GVSL,
+    fresh: GVSL,
+    cohort: Cohort,
+    labelled: str,
+    seed: int,
+    carried: int = 0,
+    global_matches: int = 1,
+    **settings: Any,
 ) -> list[Value]:
     """
     Dice of each held-back scan after fine-tuning all weights, the mean on the way, and the first step measured at
@@ -29,10 +36,13 @@ def fine_tuning(
         labelled: number of labelled subjects, or "all".
         seed: of the order of the scans.
         carried: unlabelled scans that the network carries the labels to first, to learn from them too.
+        global_matches: of the carrying, see :class:`~scripts.matching.MatchingInferer`.
         settings: see :class:`~scripts.probing.FineTuning`.
     """
     train = FineTuning(weighted_loss, **settings)
-    scans = carried_labels(network, cohort, labelled, carried) if carried else cohort.labelled(labelled)
+    scans = cohort.labelled(labelled)
+    if carried:
+        scans = carried_labels(network, cohort, labelled, carried, global_matches)
     start, untrained = (cast("UNetBackbone", one.backbone) for one in (network, fresh))
     by_step, _ = train(start, untrained, scans, cohort.testing, len(cohort.names), seed)
     curve = {step: float(np.mean(list(values.values()))) for step, values in by_step.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scripts.evaluation import folded_percentage, label_dice
+from scripts.matching import MatchingInferer
 from scripts.networks import GVSL
 from scripts.spatial import affine_about_centre, affine_displacement, inside_volume, linear_matrix, warp
 
@@ -14,7 +15,7 @@ from .cohorts import Cohort
 from .results import Value
 
 
-def propagation(network: GVSL, cohort: Cohort, atlases: int) -> list[Value]:
+def propagation(network: GVSL, cohort: Cohort, atlases: int, global_matches: int = 1) -> list[Value]:
     """
     Dice of labels carried from labelled subjects to each held-back scan, before matching, by the affine map alone and
     by the whole match, and the share of folded voxels; means over the atlases.
@@ -23,14 +24,16 @@ def propagation(network: GVSL, cohort: Cohort, atlases: int) -> list[Value]:
         network: matches.
         cohort: the set.
         atlases: number of training subjects whose first scan is carried over.
+        global_matches: see :class:`~scripts.matching.MatchingInferer`.
     """
     sources = {scan["subject"]: scan for scan in reversed(cohort.labelled(str(atlases)))}.values()
+    match = MatchingInferer(global_matches=global_matches)
     values = []
     for scan in cohort.testing:
         rows = []
         for source in sources:
             with torch.no_grad():
-                found = network(scan["image"][None], source["image"][None])
+                found = match(scan["image"][None], network, source["image"][None])
             label, reference = source["label"][None], scan["label"][None]
             affine = affine_displacement(found["affine"], label.shape[2:])
             carried = {

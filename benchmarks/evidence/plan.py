@@ -79,6 +79,7 @@ def list_units(
     seeds: Sequence[int] | None = None,
     measures: Sequence[str] | None = None,
     across: bool = False,
+    labelled: Sequence[str] | None = None,
 ) -> list[Unit]:
     """
     Units of work, those of one network next to each other.
@@ -91,6 +92,7 @@ def list_units(
         seeds: those of the plan by default.
         measures: all by default.
         across: also measure on other sets than those pre-trained on (the paper's inter-scene transfer).
+        labelled: numbers of labelled subjects, all of the plan by default; measures without labels are always there.
 
     Raises:
         InputError: for a name that the plan does not hold.
@@ -117,6 +119,7 @@ def list_units(
                     for measure in measures or plan["measures"]:
                         if measure == "classification" and not plan["sets"][data]["classification"]:
                             continue
-                        for labelled in plan["measures"][measure].get("labelled", [""]):
-                            units.append(Unit(source, arm, str(seed), data, measure, str(labelled)))
+                        for count in map(str, plan["measures"][measure].get("labelled", [""])):
+                            if labelled is None or count in ("", *labelled):
+                                units.append(Unit(source, arm, str(seed), data, measure, count))
     return units

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from monai.losses import DiceLoss
 from scripts.losses import LocalNCCLoss
+from scripts.matching import MatchingInferer
 from scripts.networks import GVSL
 from scripts.spatial import inside_volume, warp
 from torch.nn import functional
@@ -17,7 +18,9 @@ from .cohorts import Cohort
 
 
 @torch.no_grad()
-def carried_labels(network: GVSL, cohort: Cohort, labelled: str, most: int, window: int = 5) -> list[dict[str, Any]]:
+def carried_labels(
+    network: GVSL, cohort: Cohort, labelled: str, most: int, global_matches: int = 1, window: int = 5
+) -> list[dict[str, Any]]:
     """
     The labelled scans, each as often as there are others, and up to ``most`` further training scans with the labels of
     the labelled ones carried over: ``label``, that of the largest vote, and ``confidence``, its share of the votes
@@ -28,17 +31,19 @@ def carried_labels(network: GVSL, cohort: Cohort, labelled: str, most: int, wind
         cohort: the set; labels of its unlabelled scans are not looked at.
         labelled: number of labelled subjects.
         most: scans to carry labels to.
+        global_matches: see :class:`~scripts.matching.MatchingInferer`.
         window: of the local NCC.
     """
     sources = cohort.labelled(labelled)
     known = {scan["name"] for scan in sources}
     others = [scan for scan in cohort.training if scan["name"] not in known][:most]
     ncc, classes = LocalNCCLoss(window), len(cohort.names) + 1
+    match = MatchingInferer(global_matches=global_matches)
     carried = []
     for scan in others:
         votes, total = torch.zeros(1), torch.zeros(1)
         for source in sources:
-            found = network(scan["image"][None], source["image"][None])
+            found = match(scan["image"][None], network, source["image"][None])
             field = found["displacement"]
             alike = ncc.at_voxels(found["warped"], scan["image"][None], inside_volume(field)).clamp(1e-3, 1)
             truth = functional.one_hot(source["label"][0].long(), classes).movedim(-1, 0)[None].float()

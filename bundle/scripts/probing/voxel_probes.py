@@ -15,6 +15,7 @@ from ..errors import check_numbers
 from ..evaluation import label_dice
 from ..finetuning import SegmentationNetwork, fit_head, last_levels
 from ..networks import UNetBackbone
+from ..training.bfloat16 import BFloat16Inferer
 from .cases import next_of_another
 
 Items = Sequence[Mapping[str, Any]]
@@ -98,6 +99,7 @@ class FineTuning:
         iterations: of that fit.
         levels: of the decoder that the last layer reads, from full size down; None for all.
         fitted: begin with the last layer fitted to the features; else it is random.
+        bfloat16: of the steps; None where the device is fast at it.
     """
 
     def __init__(
@@ -113,10 +115,12 @@ class FineTuning:
         iterations: int = 40,
         levels: int | None = 1,
         fitted: bool = True,
+        bfloat16: bool | None = False,
     ) -> None:
         check_numbers({"steps": steps, "measured": measured}, lowest=1, whole=True)
         self.loss, self.steps, self.fresh_levels, self.warmup = loss, steps, fresh_levels, warmup_steps
         self.levels, self.fitted = levels, fitted
+        self.call = BFloat16Inferer(bfloat16)
         self.fit = {"voxels": voxels, "iterations": iterations, "show": False}
         self.rates = (learning_rate, head_learning_rate)
         self.measured = {max(1, round(steps * part / measured)) for part in range(1, measured + 1)}
@@ -156,7 +160,7 @@ class FineTuning:
             item = learned[int(rng.integers(len(learned)))]
             optimizer.zero_grad()
             known = [item[key][None].to(device) for key in ("label", "confidence") if key in item]
-            self.loss(network(item["image"][None].to(device)), *known).backward()
+            self.loss(self.call(item["image"][None].to(device), network), *known).backward()
             optimizer.step()
             schedule.step()
             if step in self.measured:
