@@ -153,7 +153,6 @@ def test_any_scans_and_sizes_are_trained_on(
     parser.read_config(config_files(*overlays))
     chosen = {"dataset_dir": str(folder), "output_dir": str(folder / "run"), "num_workers": 0, "batch_size": batch}
     chosen |= {"features": features, "spatial_size": list(size), "symmetric": symmetric, "pixdim": [0.4, 0.4, 0.4]}
-    chosen["known_share"] = 0.0 if symmetric else 0.5
     parser.update(chosen)
     network, loss, loader = (parser.get_parsed_content(name) for name in ("network", "loss", "train#dataloader"))
     pair = next(iter(loader))

@@ -2,7 +2,7 @@
 """The pre-training loss, its terms, and what they measure."""
 
 from .gvsl_loss import GVSLLoss
-from .known_map_terms import KnownMapTerm, PlaceContrastTerm
+from .known_map_terms import KnownMapTerm, PeopleContrastTerm, PlaceContrastTerm
 from .local_ncc import LocalNCCLoss, box_sum
 from .place_contrast import PlaceContrastLoss
 from .redundancy import redundancy
@@ -15,6 +15,7 @@ __all__ = [
     "LocalNCCLoss",
     "MaskedRestorationTerm",
     "MatchingTerm",
+    "PeopleContrastTerm",
     "PlaceContrastLoss",
     "PlaceContrastTerm",
     "RedundancyTerm",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .terms import MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm, Term
+from .terms import MatchingTerm, RedundancyTerm, RestorationTerm, SmoothnessTerm, Term, people
 
 
 class GVSLLoss(nn.Module):
@@ -19,7 +19,7 @@ class GVSLLoss(nn.Module):
     and the redundancy of the features, only logged.
 
     The maps were found from what the network saw; the terms look at the clean images. Where the prediction holds a
-    ``backward`` match, each term is the mean of the two ways.
+    ``backward`` match, each term that has both ways is their mean.
 
     Args:
         terms: by name, see :class:`~scripts.losses.Term`.
@@ -54,11 +54,13 @@ class GVSLLoss(nn.Module):
         fixed, moving = clean.chunk(2, dim=1)
         ways = [(prediction, {"fixed": fixed, "moving": moving})]
         if "backward" in prediction:
-            ways.append((prediction["backward"], {"fixed": moving, "moving": fixed}))
+            pairs = people(prediction)
+            first, second = (torch.cat([image[pair] for pair in pairs]) for image in (moving, fixed))
+            ways.append((prediction["backward"], {"fixed": first, "moving": second}))
         terms: dict[str, torch.Tensor] = {}
         weighted: list[torch.Tensor] = []
         term: Any
         for name, term in self.terms.items():
-            terms[name] = torch.stack([term(found, images) for found, images in ways]).mean()
+            terms[name] = torch.stack([term(*way) for way in ways[: None if term.both_ways else 1]]).mean()
             weighted.append(term.weight * terms[name])
         return {"loss": torch.stack(weighted).sum(), **terms}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..networks.known_map import seeds_of
 from ..spatial.displacement import inside_volume
 from ..spatial.tissue import tissue
 from ..spatial.warp import vector
@@ -15,7 +16,13 @@ from .place_contrast import PlaceContrastLoss
 from .terms import Term
 
 
-class PlaceContrastTerm(Term):
+class _KnownTerm(Term):
+    """A known map leads one way."""
+
+    both_ways = False
+
+
+class PlaceContrastTerm(_KnownTerm):
     """
     Contrast of places of pairs whose map is known: 0 without one.
 
@@ -44,7 +51,26 @@ class PlaceContrastTerm(Term):
         )
 
 
-class KnownMapTerm(Term):
+class PeopleContrastTerm(PlaceContrastTerm):
+    """
+    The same of two people: the map that was found for them is taken for the true one, where its whole way is inside the
+    moving view. An experiment, see ``people`` among the arms of the evidence.
+
+    Args:
+        contrast: see :class:`PlaceContrastTerm`.
+        weight: see :class:`PlaceContrastTerm`.
+    """
+
+    def forward(self, found: Mapping[str, Any], clean: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`~scripts.losses.Term.forward`."""
+        if "known" not in found:
+            return clean["fixed"].new_zeros(())
+        displacement = found["displacement"].detach()
+        pairs = seeds_of(torch.tensor([not seed for seed in found["known"]["pairs"]]), displacement)
+        return super().forward({**found, "known": {"pairs": pairs, "displacement": displacement}}, clean)
+
+
+class KnownMapTerm(_KnownTerm):
     """
     Mean distance along each axis, in voxels, of the map that was found to the one that is known, where the fixed view
     shows tissue and the known map stays inside the moving view; 0 without one.

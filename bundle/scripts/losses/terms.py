@@ -26,6 +26,9 @@ class Term(nn.Module):
         weight: in the sum; 0 is logged only.
     """
 
+    both_ways = True
+    """Whether a match the other way round counts too."""
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         self.weight = weight

@@ -31,7 +31,8 @@ class GVSL(nn.Module):
             as :class:`~scripts.networks.ZMatchingHead` gives it.
         restoration_head: f^l to the restored image.
         warp: (image, displacement) to the warped image, by default :class:`~scripts.networks.SpatialTransformer`.
-        symmetric: while training, match both ways from the same features and restore both images.
+        symmetric: while training, match pairs of two people both ways from the same features and restore both images
+            (a known map leads one way).
         corrupted: which image is restored, "moving" (the paper) or "fixed" (both where symmetric).
         matched: False trains by restoration alone, at a fraction of the cost: the matching head stays as it is, and
             what it would find is left out while training.
@@ -78,45 +79,45 @@ class GVSL(nn.Module):
               restored, ``(B, C, D, H, W)``, ``given``: that image as it was given, and ``features``: those of the
               moving image, f^g and f^l first, a tuple of ``(B, C, d, h, w)``, channels and size those of the level;
             - while training with known maps, ``known``, the fields of :class:`~scripts.networks.KnownMap`;
-            - while training a symmetric network, ``backward``: the same with fixed and moving exchanged.
+            - while training a symmetric network, ``backward``: the same with fixed and moving exchanged, of the pairs
+              whose map is not known, if there are any.
         """
         if moving is None:
             return self.restoration_head(self.backbone(fixed)[1])
         if fixed.shape != moving.shape:
             raise ValueError(f"fixed and moving differ in shape: {tuple(fixed.shape)} and {tuple(moving.shape)}")
         both = Levels.of(self.backbone, torch.cat([fixed, moving]))
-        if self.training and self.symmetric:  # one batch: the second half matches the other way
-            one, other = both, both.map(lambda tensor: tensor.roll(len(fixed), dims=0))
-        else:
-            one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
+        one, other = both.map(lambda tensor: tensor.chunk(2)[0]), both.map(lambda tensor: tensor.chunk(2)[1])
         maps = KnownMap.of(*known) if known else None
-        if maps is not None and self.symmetric:
-            if any(maps.pairs):
-                raise InputError("a known map leads one way: pass --symmetric False, or --known_share 0")
-            maps = None
-        result = self.matching_head(one, other, maps) if self.matched or not self.training else {}
+        turned: list[int] = []
+        if self.training and self.symmetric:  # one batch: pairs of two people follow, the other way round
+            turned = [pair for pair in range(len(fixed)) if maps is None or not maps.pairs[pair]]
+            one, other = one.followed_by(other, turned), other.followed_by(one, turned)
+        all_maps = None if maps is None else maps.followed_by_unknown(turned)
+        result = self.matching_head(one, other, all_maps) if self.matched or not self.training else {}
         if not self.training:
             return {"warped": self.warp(moving, result["displacement"]), **result}
         restored = other if self.corrupted == "moving" else one
         result["restored"], result["given"] = self.restoration_head(restored.local), restored.image
         result["features"] = other.features()
+        backward = {"backward": _rows(result, slice(len(fixed), None))} if turned else {}
+        result = {**_rows(result, slice(len(fixed))), **backward}
         if maps is not None:
             result["known"] = maps._asdict()
-        return _both_ways(result) if self.symmetric else result
+        return result
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` takes in place of this network: TorchScript knows one type of result, the image."""
         return Restoration(self.backbone, self.restoration_head).train(self.training)
 
 
-def _both_ways(result: dict) -> dict:
-    """The first half of a batch; the second half as ``backward``."""
-    ways: tuple[dict, dict] = ({}, {})
-    for name, value in result.items():
-        tensors = value if isinstance(value, tuple) else (value,)
-        for way, halves in zip(ways, zip(*(tensor.chunk(2) for tensor in tensors), strict=True), strict=True):
-            way[name] = halves if isinstance(value, tuple) else halves[0]
-    return {**ways[0], "backward": ways[1]}
+def _rows(found: Any, rows: slice) -> Any:
+    """Some of the pairs of what was found for a batch; numbers that belong to no pair stay."""
+    if isinstance(found, dict):
+        return {name: _rows(value, rows) for name, value in found.items()}
+    if isinstance(found, tuple):
+        return tuple(_rows(value, rows) for value in found)
+    return found[rows] if found.dim() else found
 
 
 class Restoration(nn.Module):

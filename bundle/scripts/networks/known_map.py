@@ -39,6 +39,13 @@ class KnownMap(NamedTuple):
         """
         return cls(seeds_of(pairs, fields[0]) if isinstance(pairs, torch.Tensor) else pairs, affine, *fields)
 
+    def followed_by_unknown(self, rows: Sequence[int]) -> KnownMap:
+        """The same batch, followed by so many rows of it, whose maps count as not known."""
+        if not rows:
+            return self
+        fields = (torch.cat([field, *(field[row : row + 1] for row in rows)]) for field in self[1:])
+        return KnownMap((*self.pairs, *(0 for _ in rows)), *fields)
+
     def where(self, true: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``true`` for pairs whose map is known, ``other`` for the rest, ``(B, ...)`` all."""
         chosen = [one if is_known else two for is_known, one, two in zip(self.pairs, true, other, strict=True)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,16 @@ class Levels(NamedTuple):
         """Each tensor replaced by what a function makes of it."""
         image, bottleneck, local = (function(tensor) for tensor in self[:3])
         return Levels(image, bottleneck, local, tuple(map(function, self.encoder)), tuple(map(function, self.decoder)))
+
+    def followed_by(self, other: Levels, rows: Sequence[int]) -> Levels:
+        """The same batch, followed by so many rows of another one."""
+        if not rows:
+            return self
+        chosen = [slice(None)] if len(rows) == len(self.image) else [slice(row, row + 1) for row in rows]
+        tensors = zip((self.image, *self.features()), (other.image, *other.features()), strict=True)
+        joined = [torch.cat([mine, *(theirs[some] for some in chosen)]) for mine, theirs in tensors]
+        encoder = 3 + len(self.encoder)
+        return Levels(*joined[:3], tuple(joined[3:encoder]), tuple(joined[encoder:]))
 
     def features(self) -> tuple[torch.Tensor, ...]:
         """All but the image, f^g and f^l first."""

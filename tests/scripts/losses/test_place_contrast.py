@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from scripts.errors import InputError
-from scripts.losses import PlaceContrastLoss
+from scripts.losses import PeopleContrastTerm, PlaceContrastLoss
 from scripts.losses.place_contrast import neighbours, some_of
 from scripts.spatial import box_mean
 from torch.nn import functional
@@ -74,6 +74,25 @@ def test_only_pairs_with_a_known_map_count():
     first = measure(loss, {s: v[:1] for s, v in fixed.items()}, {s: v[:1] for s, v in moving.items()})
     torch.testing.assert_close(both, first)
     assert measure(loss, fixed, moving, known=torch.zeros(2)) == 0
+
+
+def test_of_two_people_the_map_found_is_taken_for_the_true_one():
+    """And only of them; it teaches the descriptors, not the map."""
+    fixed, moving = places(batch=2), places(batch=2)
+    displacement = torch.zeros(2, 3, *SIZE, requires_grad=True)
+    temperatures = {stride: torch.tensor(0.05) for stride in (1, 2, 4)}
+    found = {"places": {"fixed": fixed, "moving": moving, "temperatures": temperatures}, "displacement": displacement}
+    clean = {name: torch.ones(2, 1, *SIZE) for name in ("fixed", "moving")}
+    term = PeopleContrastTerm(PlaceContrastLoss({"2": 1.0}))
+    moving[2].requires_grad_()
+    far = torch.full_like(displacement, 8)
+    loss = {pairs: term({**found, "known": {"pairs": pairs, "displacement": far}}, clean) for pairs in ((3, 0), (3, 5))}
+    assert 0 < loss[3, 0] < 0.5
+    assert loss[3, 5] == 0
+    loss[3, 0].backward()
+    assert displacement.grad is None
+    assert moving[2].grad[0].abs().max() == 0 < moving[2].grad[1].abs().max()
+    assert term({key: found[key] for key in ("places", "displacement")}, clean) == 0
 
 
 def test_nothing_to_see_is_no_error():

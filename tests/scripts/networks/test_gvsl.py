@@ -5,8 +5,8 @@
 import pytest
 import torch
 from scripts.errors import InputError
-from scripts.losses import GVSLLoss, LocalNCCLoss, MatchingTerm, RestorationTerm, SmoothnessTerm
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.losses import GVSLLoss, KnownMapTerm, LocalNCCLoss, MatchingTerm, RestorationTerm, SmoothnessTerm
+from scripts.networks import GVSL, AffineHead, DeformableHead, KnownMap, RestorationHead, UNetBackbone, ZMatchingHead
 from scripts.spatial import warp
 
 
@@ -173,6 +173,40 @@ def test_symmetric_ways_are_exchanged_with_the_input():
     for name, value in ((name, reverse[name]) for name in maps):
         torch.testing.assert_close(there["backward"][name], value, atol=1e-4, rtol=1e-4)
     assert (one_way["affine"] - reverse["affine"]).abs().max() > 1e-3
+
+
+def known_maps(pairs, size):
+    """Of a batch, shifted by a voxel; pairs of 0 are of two people."""
+    batch, dims = len(pairs), len(size)
+    affine = torch.eye(dims, dims + 1).repeat(batch, 1, 1)
+    affine[:, :, -1] = 1
+    return KnownMap(tuple(pairs), affine, torch.ones(batch, dims, *size), torch.zeros(batch, dims, *size))
+
+
+def test_pairs_of_two_people_are_matched_both_ways():
+    """A known map leads one way: the backward match is that of the other pairs, and the loss is of those."""
+    fixed, moving = images((9, 8, 7), 3)
+    maps = known_maps((5, 0, 7), (9, 8, 7))
+    network = nudge(small_network(symmetric=True))
+    found = network(fixed, moving, *maps)
+    alone = network(fixed[1:2], moving[1:2])
+    assert found["known"]["pairs"] == (5, 0, 7)
+    assert "known" not in found["backward"]
+    for name in ("displacement", "restored", "given"):
+        torch.testing.assert_close(found["backward"][name], alone["backward"][name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[name][1:2], alone[name], atol=1e-4, rtol=1e-4)
+    assert [len(level) for level in found["features"]] == [3] * len(found["features"])
+    terms = {"matching": MatchingTerm(LocalNCCLoss(5)), "known_map": KnownMapTerm(threshold=0)}
+    whole = GVSLLoss(terms)(found, torch.cat([fixed, moving], dim=1))
+    of_people = GVSLLoss(terms)(alone, torch.cat([fixed[1:2], moving[1:2]], dim=1))
+    torch.testing.assert_close(whole["matching"], of_people["matching"])
+    one_way = KnownMapTerm(threshold=0)({key: found[key] for key in ("known", "displacement")}, {"fixed": fixed})
+    assert whole["known_map"] == one_way > 0
+
+
+def test_known_maps_alone_are_matched_one_way():
+    fixed, moving = images((9, 8, 7), 2)
+    assert "backward" not in small_network(symmetric=True)(fixed, moving, *known_maps((5, 7), (9, 8, 7)))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
