@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,17 +11,19 @@ from monai.inferers import Inferer
 
 from ..errors import InputError, check_numbers
 from ..networks.levels import Levels
+from ..spatial.displacement import in_affine_frame
+from ..spatial.tissue import tissue
 from ..spatial.warp import (
     affine_about_centre,
     affine_displacement,
     compose_affine,
     fuse,
     inverse_affine,
-    voxel_grid,
     warp,
 )
 from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
+from .match_table import there_and_back
 from .refinement import Refinement
 
 
@@ -66,6 +68,10 @@ class MatchingInferer(Inferer):
             the rotation that the one before has left.
         lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
             drift away from what both show.
+        discarded: a global map is discarded, and the scans' centres are laid upon each other, where a smaller share of
+            the matched places than its ``inliers`` agrees with it, and the tissue comes to lie further from itself,
+            there and back, than its ``inverse_consistency_voxels``; None keeps any. Local matching alone is better then
+            than from a map by chance: in ``inference.json`` for hearts, see ``docs/comparison.md`` of the repository.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
             the body is matched as well mirrored, and only a comparison of both shows it.
         bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
@@ -82,6 +88,7 @@ class MatchingInferer(Inferer):
         global_matches: int = 1,
         settled: float = 0.03,
         lost_agreement: float = 0.01,
+        discarded: Mapping[str, float] | None = None,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
     ) -> None:
@@ -97,7 +104,11 @@ class MatchingInferer(Inferer):
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
-        self.check_mirror = check_mirror
+        if discarded is not None:
+            check_numbers(dict(discarded))
+            if set(discarded) != {"inliers", "inverse_consistency_voxels"}:
+                raise InputError(f"discarded needs inliers and inverse_consistency_voxels, not {', '.join(discarded)}")
+        self.discarded, self.check_mirror = discarded, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -118,8 +129,9 @@ class MatchingInferer(Inferer):
             original_moving: the other one.
 
         Returns:
-            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined; where asked
-            for ``mirrored_agreement`` ``(B,)``; and of a match on a finer grid ``finer_affine`` ``(B, N, N + 1)``,
+            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined; of several
+            global matches ``matched_affine``, the map that was found, whether or not it is ``affine``; where asked for
+            ``mirrored_agreement`` ``(B,)``; and of a match on a finer grid ``finer_affine`` ``(B, N, N + 1)``,
             ``finer_local_displacement`` ``(B, N, d, h, w)``, in its voxels, and ``finer_to_prepared`` ``(N + 1, N +
             1)``, its voxels to prepared voxels.
         """
@@ -155,8 +167,9 @@ class MatchingInferer(Inferer):
             alone = [self._matched(network, *pair) for pair in pairs]
             return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         one, other = self._both_levels(network, fixed, moving)
-        found = glance(one, other)
-        upright = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"]).repeat(len(fixed), 1, 1).float()
+        found, straight = glance(one, other), other
+        centred = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"])[None].float()
+        upright = centred
         best = _Glance(found, found["affine"].detach().float(), upright, other)
         for _ in range(1, self.global_matches):
             linear = _plausible(best.affine[:, :, :-1])
@@ -174,12 +187,24 @@ class MatchingInferer(Inferer):
             if again.agreement < best.agreement - self.lost_agreement:
                 break
             best = again
-        found = {**best.found, **head.local_matching(one, best.moving, best.found["affine"])}
+        found, affine = {**best.found, "matched_affine": best.affine}, best.affine
         if "backward_affine" in found:
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
-        displacement = fuse(best.affine, found["local_displacement"])
+        if self._is_discarded(found, fixed):
+            affine = centred
+            found.update(head.local_matching(one, straight, affine))
+        else:
+            found.update(head.local_matching(one, best.moving, best.found["affine"]))
+        displacement = fuse(affine, found["local_displacement"])
         warped = network.warp(moving, displacement)
-        return {**found, "affine": best.affine, "displacement": displacement, "warped": warped}
+        return {**found, "affine": affine, "displacement": displacement, "warped": warped}
+
+    def _is_discarded(self, found: Mapping[str, Any], fixed: Any) -> bool:
+        if self.discarded is None or "backward_affine" not in found or not tissue(torch.as_tensor(fixed)).any():
+            return False
+        apart = there_and_back(fixed, found["matched_affine"], found["backward_affine"]).norm(dim=0).mean()
+        few = float(found["inliers"].mean()) < self.discarded["inliers"]
+        return few and float(apart) > self.discarded["inverse_consistency_voxels"]
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]
@@ -224,19 +249,3 @@ def _plausible(linear: torch.Tensor) -> torch.Tensor:
     stretch = torch.linalg.svdvals(linear.nan_to_num(0.0))
     fits = (torch.linalg.det(linear) > 0) & (stretch[:, 0] < 2) & (stretch[:, -1] > 0.5)
     return torch.where(fits[:, None, None], linear, torch.eye(linear.shape[1]).to(linear))
-
-
-def in_affine_frame(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
-    """
-    The displacement ``u`` for which ``A(p + u(p))`` is a whole map: the inverse of :func:`~scripts.spatial.fuse`.
-
-    Args:
-        affine: ``(B, N, N + 1)``.
-        displacement: of the whole map, ``(B, N, D, H, W)`` in voxels.
-
-    Returns:
-        ``(B, N, D, H, W)`` in voxels.
-    """
-    grid = voxel_grid(displacement.shape[2:], displacement)
-    reached = (grid + displacement).flatten(2) - affine[:, :, -1:]
-    return torch.linalg.solve(affine[:, :, :-1], reached).reshape(displacement.shape) - grid

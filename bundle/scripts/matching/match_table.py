@@ -29,6 +29,22 @@ Trusted = Mapping[str, Sequence[float]]
 """By the name of a value of :func:`confidence` the lowest and the highest one of a match that is trusted."""
 
 
+def there_and_back(image: torch.Tensor, there: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """
+    How far the tissue of a scan comes to lie from itself by two affine maps.
+
+    Args:
+        image: ``(1, C, D, H, W)``.
+        there: fixed voxels to moving voxels, ``(1, N, N + 1)``.
+        back: moving voxels to fixed voxels.
+
+    Returns:
+        ``(N, M)`` in voxels, for M voxels of tissue.
+    """
+    points = tissue(torch.as_tensor(image))[0, 0].nonzero().T.double()
+    return transform_points(compose_affine(back.double(), there.double())[0], points) - points
+
+
 def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
     """
     What the global match of a pair says of itself.
@@ -50,11 +66,11 @@ def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
     if "mirrored_agreement" in pred:
         found["mirror_margin"] = found["agreement"] - float(pred["mirrored_agreement"][index])
     if "backward_affine" in pred:
-        there, back = (pred[name][index : index + 1].double().cpu() for name in ("affine", "backward_affine"))
+        matched = "matched_affine" if "matched_affine" in pred else "affine"
+        there, back = (pred[name][index : index + 1].cpu() for name in (matched, "backward_affine"))
         image = torch.as_tensor(data["image"])[index : index + 1].cpu()
         n = image.dim() - 2
-        points = tissue(image)[0, 0].nonzero().T.double()
-        apart = transform_points(compose_affine(back, there)[0], points) - points
+        apart = there_and_back(image, there, back)
         to_millimetres = data["image"].affine[index][:n, :n].double().cpu()
         found["inverse_consistency_voxels"] = float(apart.norm(dim=0).mean())
         found[INVERSE_CONSISTENCY] = float((to_millimetres @ apart).norm(dim=0).mean())
@@ -127,14 +143,17 @@ def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, s
 
     Returns:
         the values of :func:`confidence`, the squared local ``ncc``, whether one should :func:`look_at` it, and the
-        ``doubts``: what lies :func:`outside` its bounds.
+        ``doubts``: what lies :func:`outside` its bounds, and whether its global map was discarded.
     """
     pred, found, trusted = data["pred"], confidence(data), trusted or {}
     row = {name: f"{value:.4f}" for name, value in found.items()}
     warped, fixed = (torch.as_tensor(image).float() for image in (pred["warped"], data["image"]))
     inside = inside_volume(torch.as_tensor(pred["displacement"]).float())
     row["ncc"] = f"{float(LocalNCCLoss(7).per_image(warped, fixed.to(warped), inside)[0]):.4f}"
-    return row | {"look_at": look_at(found, trusted), "doubts": outside(found, trusted)}
+    doubts = outside(found, trusted)
+    if "matched_affine" in pred and not torch.equal(pred["matched_affine"], pred["affine"]):
+        doubts = "; ".join(filter(None, [doubts, "no global match: the scans' centres are laid upon each other"]))
+    return row | {"look_at": "yes" if doubts else look_at(found, trusted), "doubts": doubts}
 
 
 def add_row(folder: Path, result: str, row: dict[str, str]) -> None:

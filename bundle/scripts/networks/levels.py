@@ -50,10 +50,13 @@ class Levels(NamedTuple):
         if not rows:
             return self
         chosen = [slice(None)] if len(rows) == len(self.image) else [slice(row, row + 1) for row in rows]
-        tensors = zip((self.image, *self.features()), (other.image, *other.features()), strict=True)
-        joined = [torch.cat([mine, *(theirs[some] for some in chosen)]) for mine, theirs in tensors]
-        encoder = 3 + len(self.encoder)
-        return Levels(*joined[:3], tuple(joined[3:encoder]), tuple(joined[encoder:]))
+        added = iter((other.image, *other.features()))  # in the order of map
+
+        def joined(mine: torch.Tensor) -> torch.Tensor:
+            theirs = next(added)
+            return torch.cat([mine, *(theirs[some] for some in chosen)])
+
+        return self.map(joined)
 
     def features(self) -> tuple[torch.Tensor, ...]:
         """All but the image, f^g and f^l first."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coordinates, warps, displacement fields, scanner space."""
 
-from .displacement import inside_volume, jacobian_determinant
+from .displacement import in_affine_frame, inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
 from .level_grid import from_level, level_positions, on_level, to_level
 from .robust_affine import AffineFit, robust_affine
@@ -42,6 +42,7 @@ __all__ = [
     "fuse",
     "grid_sample",
     "homogeneous",
+    "in_affine_frame",
     "inside_volume",
     "inverse_affine",
     "jacobian_determinant",

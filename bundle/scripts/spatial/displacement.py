@@ -44,3 +44,19 @@ def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
     columns = torch.gradient(displacement.float(), dim=list(range(2, 2 + dims)))
     jacobian = torch.stack(columns, dim=-1).movedim(1, -2)  # (B, D, H, W, N of the field, N of the derivative)
     return torch.linalg.det(jacobian + torch.eye(dims, device=displacement.device))
+
+
+def in_affine_frame(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """
+    The displacement ``u`` for which ``A(p + u(p))`` is a whole map: the inverse of :func:`~scripts.spatial.fuse`.
+
+    Args:
+        affine: ``(B, N, N + 1)``.
+        displacement: of the whole map, ``(B, N, D, H, W)`` in voxels.
+
+    Returns:
+        ``(B, N, D, H, W)`` in voxels.
+    """
+    grid = voxel_grid(displacement.shape[2:], displacement)
+    reached = (grid + displacement).flatten(2) - affine[:, :, -1:]
+    return torch.linalg.solve(affine[:, :, :-1], reached).reshape(displacement.shape) - grid

@@ -15,6 +15,7 @@ from scripts.networks import (
     AffineHead,
     DeformableHead,
     GlobalMatchingHead,
+    Levels,
     LocalMatchingHead,
     RestorationHead,
     UNetBackbone,
@@ -216,7 +217,34 @@ def test_the_mirror_image_is_matched_where_asked_for():
     assert found["mirrored_agreement"] == mirrored["agreement"] < 1
 
 
-@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}])
+@pytest.mark.parametrize(("inliers", "back", "kept"), [(0.6, 0.8, False), (0.6, -0.3, True), (0.8, 0.8, True)])
+def test_a_map_that_few_places_agree_with_and_that_does_not_lead_back_is_discarded(inliers, back, kept):
+    """Then local matching begins with the scans' centres upon each other; what was found is told all the same."""
+
+    def told(_, __, found):
+        return {**found, "backward_affine": turn(back), "inliers": torch.tensor([inliers])}
+
+    network, fixed = turning(told), bar()
+    moving = warp(fixed, affine_displacement(turn(-0.6), [24] * 3))
+    discarded = {"inliers": 0.7, "inverse_consistency_voxels": 3.0}
+    with torch.no_grad():
+        found, centred = (
+            MatchingInferer(global_matches=1 + once, discarded=discarded, settled=9)(fixed, network, moving)
+            for once in (1, 0)
+        )
+        assert centred["affine"][0, 0, 1].abs() > 0.1  # one global match: the network as it is
+        one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
+        local = network.matching_head.local_matching(one, other, torch.eye(3, 4)[None])["local_displacement"]
+    torch.testing.assert_close(found["matched_affine"][..., :3], turn(0.3)[..., :3], atol=0.02, rtol=0)
+    if kept:
+        assert torch.equal(found["affine"], found["matched_affine"])
+    else:
+        assert torch.equal(found["affine"], torch.eye(3, 4)[None])
+        torch.testing.assert_close(found["local_displacement"], local)
+    torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
+
+
+@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}])
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         MatchingInferer(**option)

@@ -51,6 +51,18 @@ def test_a_map_that_does_not_lead_back_is_pointed_out(back, look):
     assert row["look_at"] == look
 
 
+def test_a_discarded_map_is_pointed_out():
+    """With its own numbers, whatever the bounds are."""
+    data = batch(0.97, [0.0, 0.0, 0.0])
+    data["pred"]["matched_affine"] = torch.eye(3, 4)[None]
+    assert measure(data, TRUSTED)["look_at"] == "no"
+    data["pred"]["matched_affine"] = data["pred"]["matched_affine"] + torch.tensor([0.0, 0.0, 0.0, 2.0])
+    row = measure(data, TRUSTED)
+    assert row["look_at"] == "yes"
+    assert row["doubts"] == "no global match: the scans' centres are laid upon each other"
+    assert float(row["inverse_consistency_voxels"]) == pytest.approx(2 * 3**0.5, abs=1e-3)
+
+
 @pytest.mark.parametrize(("mirrored", "look"), [(0.79, "no"), (0.81, "yes")])
 def test_a_match_that_agrees_better_mirrored_is_pointed_out(mirrored, look):
     data = batch(0.97)
