@@ -17,11 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
+import scan_level
 from comparison.tables import Row, summarise
 from evidence import results
 from evidence.few_labels import across, few_labels, purity
 from evidence.plan import REPOSITORY, read_plan
 from evidence.table import Question, cell, compare, table
+from scripts.data import read_json
 from scripts.errors import InputError
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -135,6 +137,12 @@ def evidence() -> str:
     return table(["arm", "seeds", *shown], rows) + f"\n\n{tests} Arms: {told}."
 
 
+def whole_scans() -> str:
+    """Of the evidence: what pooled features tell of whole scans."""
+    path = RESULTS / "scan_level.json"
+    return scan_level.markdown(read_json(path) if path.is_file() else {})
+
+
 def kept(name: str, number: int = 0) -> Callable[[], str]:
     """
     A table as the command that measured it wrote it.
@@ -159,6 +167,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "few labels": lambda: few_labels(RESULTS),
         "purity": lambda: purity(RESULTS),
         "across": lambda: across(RESULTS),
+        "whole scans": whole_scans,
     },
     "docs/comparison.md": {
         name.replace("_", " "): kept(f"comparison_held_back_{name}")

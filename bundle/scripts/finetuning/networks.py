@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from monai.networks.layers import Conv
@@ -19,9 +19,6 @@ from ..networks.decoder_levels import side_by_side
 from ..networks.find_weights import find_weights
 from ..networks.weights import load_weights, one_channel_repeated
 
-MODES = ("finetune", "linear", "scratch")
-
-
 class TaskNetwork(nn.Module):
     """
     A backbone and one layer on its features.
@@ -31,6 +28,9 @@ class TaskNetwork(nn.Module):
         head: the layer.
         linear: train the layer alone, on frozen features.
     """
+
+    modes: ClassVar[tuple[str, ...]] = ("finetune", "linear", "scratch")
+    """Ways to begin, see :func:`load_pretrained`."""
 
     def __init__(self, backbone: UNetBackbone, head: nn.Module, linear: bool) -> None:
         super().__init__()
@@ -50,6 +50,7 @@ class SegmentationNetwork(TaskNetwork):
         levels: of the decoder that the convolution reads, from full size down; 1 for f^l alone, as the paper.
     """
 
+    modes: ClassVar = ("finetune", "gentle", "linear", "scratch")
     __constants__ = ["levels"]  # for TorchScript, which then compiles one way of the two
 
     def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
@@ -91,9 +92,9 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
 
     Args:
         network: whose backbone is filled.
-        mode: "finetune" or "linear" from pre-trained weights (random ones where there are none), "scratch".
+        mode: "finetune", "gentle" or "linear" from pre-trained weights (random ones where there are none), "scratch".
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
-        fresh_levels: levels of the decoder, from full size down, that stay random in mode "finetune": pre-training has
+        fresh_levels: levels of the decoder, from full size down, that stay random unless the mode is "linear": pre-training has
             shaped them for its own heads, and they are slow to learn another task (Zhang et al., "Revisiting few-sample
             BERT fine-tuning", ICLR 2021, did so for a language model). A child's own weights are taken whole.
 
@@ -101,8 +102,8 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone,
             or the decoder has fewer levels.
     """
-    if mode not in MODES:
-        raise InputError(f"mode is one of {', '.join(MODES)}, not '{mode}'")
+    if mode not in network.modes:
+        raise InputError(f"mode is one of {', '.join(network.modes)}, not '{mode}'")
     if mode == "scratch" and path:
         raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
     levels = len(network.backbone.ups)

@@ -82,8 +82,9 @@ def exchanged(learned: Items) -> list[dict[str, Any]]:
 
 class FineTuning:
     """
-    A short training of all weights on whole scans, as the children train: the last layer begins fitted to the features,
-    the decoder's last levels begin anew, the rates rise and fall. There is no augmentation and no choice of a best
+    A short training of all weights on whole scans. The last layer may begin fitted to the features (the children's
+    ``--mode gentle``), the decoder's last levels with random weights (their default); the rates rise and fall. There is
+    no augmentation and no choice of a best
     step: the starts differ alone.
 
     Args:

@@ -51,3 +51,8 @@ def test_the_backbone_comes_whole_from_a_pre_training(tmp_path, capsys):
     torch.save(weights, tmp_path / "model.pt")
     with pytest.raises(InputError, match="1 missing"):
         load_pretrained(net, "linear", str(tmp_path / "model.pt"))
+
+
+def test_the_gentle_way_is_of_segmentations():
+    with pytest.raises(InputError, match="mode is one of finetune, linear, scratch, not 'gentle'"):
+        load_pretrained(network(), "gentle", None)
