@@ -3,8 +3,8 @@
 """
 What pooled features tell of whole scans: ``python benchmarks/scan_level.py --data FOLDER --out FOLDER``.
 
-By ``make probe``; ``scan_level.json`` names the tables and columns. Writes ``scan_level.json``: the probe's answer for each, with the
-grid that it planned; started again, it goes on where it was cut off.
+By ``make probe``; ``scan_level.json`` names the tables and columns. Writes ``scan_level.json``: the probe's answer for
+each, with the grid that it planned; started again, it goes on where it was cut off.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from ..networks.decoder_levels import side_by_side
 from ..networks.find_weights import find_weights
 from ..networks.weights import load_weights, one_channel_repeated
 
+
 class TaskNetwork(nn.Module):
     """
     A backbone and one layer on its features.
@@ -94,9 +95,10 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
         network: whose backbone is filled.
         mode: "finetune", "gentle" or "linear" from pre-trained weights (random ones where there are none), "scratch".
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
-        fresh_levels: levels of the decoder, from full size down, that stay random unless the mode is "linear": pre-training has
-            shaped them for its own heads, and they are slow to learn another task (Zhang et al., "Revisiting few-sample
-            BERT fine-tuning", ICLR 2021, did so for a language model). A child's own weights are taken whole.
+        fresh_levels: levels of the decoder, from full size down, that stay random unless the mode is "linear":
+            pre-training has shaped them for its own heads, and they are slow to learn another task (Zhang et al.,
+            "Revisiting few-sample BERT fine-tuning", ICLR 2021, did so for a language model). A child's own weights are
+            taken whole.
 
     Raises:
         InputError: for a mode that does not exist or contradicts the path; when the file does not cover the backbone,
