@@ -56,25 +56,22 @@ def few_labels(folder: Path) -> str:
         found = results.read(folder / name)
         values = {arm: dice_of(found, arm) for arm in ARMS}
         measured = {key for of in values.values() for key in of}
-        columns = [
-            (data, labelled)
-            for data in SETS
-            for labelled in ("1", "3", "10")
-            if any((measure, data, labelled) in measured for measure in WAYS)
-        ]
-        lines = []
-        for measure, what in WAYS.items():
-            for arm, weights in ARMS.items():
-                cells = []
-                for column in columns:
-                    own = values[arm].get((measure, *column), {})
-                    p = paired_p(own, values["shipped"].get(("fine_tuning", *column), {}))
-                    cells.append((f"{np.mean(list(own.values())):.3f}" + (" *" if p < 0.05 else "")) if own else "")
-                if any(cells):
-                    lines.append([what + weights, *cells])
-        if lines:
-            heads = [f"{SETS[data]}, {labelled} labelled" for data, labelled in columns]
-            said.append(f"Dice, {part}:\n\n" + table(["", *heads], lines))
+        for data, where in SETS.items():
+            counts = [n for n in ("1", "3", "5", "10") if any((way, data, n) in measured for way in WAYS)]
+            lines = []
+            for measure, what in WAYS.items():
+                for arm, weights in ARMS.items():
+                    cells = []
+                    for count in counts:
+                        own = values[arm].get((measure, data, count), {})
+                        p = paired_p(own, values["shipped"].get(("fine_tuning", data, count), {}))
+                        mark = " *" if p < 0.05 else ""
+                        cells.append(f"{np.mean(list(own.values())):.3f}{mark}" if own else "")
+                    if any(cells):
+                        lines.append([what + weights, *cells])
+            if lines:
+                heads = [f"{where}, Dice, {part}: labelled", *counts]
+                said.append(table(heads, lines))
     if not said:
         return "Not run yet."
     tests = "\n\n`*`: p < 0.05 against the fine-tuning from the shipped weights, paired by subject."

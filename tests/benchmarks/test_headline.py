@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import headline
 import numpy as np
 import pytest
@@ -33,15 +35,21 @@ def test_the_plane_goes_through_the_small_structures():
 
 
 def test_a_whole_run(cohort, tmp_path, monkeypatch):
-    """Every scan held back but the first gets its labels; the picture is small and has colours."""
+    """Held-back scans get the labels of one that was seen, then others that were; the picture is small, in colours."""
     scans = headline.labelled_scans(cohort, None, "all")
-    monkeypatch.setattr(headline, "labelled_scans", lambda *_: scans[:3])
+    parts = {"held_back": scans[:2], "choosing": scans[2:4]}
+    monkeypatch.setattr(headline, "labelled_scans", lambda _, __, part: parts[part])
+    carry, carried = headline.carry, []
+    monkeypatch.setattr(headline, "carry", lambda *given: carried.append(given) or carry(*given))
     structures = {"groups": [[1]], "names": ["shape"]}
     monkeypatch.setattr(headline, "described_structures", lambda *_: structures)
     path = tmp_path / "headline.png"
     small = {"pixdim": "[2,2,2]", "spatial_size": "[16,16,16]", "features": "[4,8,16]", "load_pretrain": "False"}
     given = [part for name, value in small.items() for part in (f"--{name}", value)]
     headline.main(["--data", str(cohort), "--out", str(path), *given])
+    assert [(Path(scan.path).name, seen) for _, _, scan, seen in carried] == [
+        (Path(scans[number]["image"]).name, seen) for number, seen in ((0, False), (1, False), (3, True))
+    ]
     assert path.stat().st_size < headline.LARGEST
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert (np.ptp(pixels, axis=2) > 60).any()

@@ -50,6 +50,6 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     found = tables.few_labels(tmp_path)
     assert "training subjects" in found
     assert "held back" not in found
-    assert "| heads, 1 labelled |" in found
+    assert "| heads, Dice, training subjects, for the choice: labelled | 1 |" in found
     assert "| 0.535 |" in found
     assert "| 0.635 * |" in found
