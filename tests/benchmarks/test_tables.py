@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tables
 from evidence import results
@@ -16,6 +18,12 @@ from scripts.errors import InputError
 def test_documents_are_what_the_results_say(document):
     """If not: ``python benchmarks/tables.py``."""
     assert tables.updated(document) == (tables.REPOSITORY / document).read_text(encoding="utf-8")
+
+
+def test_the_metadata_has_the_scores():
+    metadata = json.loads((tables.BUNDLE / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["eval_metrics"] == tables.eval_metrics()
+    assert len(metadata["eval_metrics"]) == 6
 
 
 def test_a_document_without_a_place_is_named(tmp_path, monkeypatch):
