@@ -4,8 +4,8 @@
 Dice of labels carried from several atlases: ``python benchmarks/carry_labels.py hippocampus|ixi_brain DATA OUT``.
 
 DATA is the folder of the set. Plain vote, vote weighted by local agreement, and with the linear layer too, by the
-shipped weights, for 1, 3 and 7 atlases (the same matches in all). Neither atlases nor scans are test subjects, the
-fifth that ``split_subjects`` holds back; the scans are of the last fifth of all, the atlases of the others.
+shipped weights, for 1, 3 and 7 atlases (the same matches in all). The scans are of subjects that a training with seed
+0 holds back, the atlases of the others, which the weights have seen without labels.
 """
 
 from __future__ import annotations
@@ -46,12 +46,10 @@ ARMS["and the linear layer"] = ("similarity", True)
 
 def chosen(name: str, folder: Path, targets: int, atlases: int, out: Path) -> list[list[dict[str, str]]]:
     """Scans to label and atlases, one of a subject, with the label maps that are used."""
-    training, _ = split_subjects(find_scans(str(folder), SUBJECT[name]), 0.2, 0)
-    first = {scan["subject"]: scan for scan in reversed(training)}
-    subjects = sorted(first)
-    border = len(subjects) - round(0.25 * len(subjects))  # a fifth of all, now that a fifth is held back
+    halves = split_subjects(find_scans(str(folder), SUBJECT[name]), 0.2, 0)
+    first = {scan["subject"]: scan for half in halves for scan in reversed(half)}
+    parts = [sorted({scan["subject"] for scan in half}) for half in reversed(halves)]
     random = np.random.default_rng(0)
-    parts = [subjects[border:], subjects[:border]]
     taken = [
         [part[i] for i in random.permutation(len(part))[:n]] for part, n in zip(parts, (targets, atlases), strict=True)
     ]
