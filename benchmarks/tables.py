@@ -94,14 +94,14 @@ def matching_card() -> str:
 
 
 def fine_tuned() -> str:
-    """Of the README: Dice from a few labels, the better way from random weights, ``gentle`` from the shipped ones."""
+    """Of the README: Dice from a few labels, the better way from random weights, ``fitted`` from the shipped ones."""
     found = results.read(RESULTS / "few_labels.csv")
     shipped, scratch = (dice_of(found, arm) for arm in ("shipped", "random"))
     rows = []
     for data, what in FINE_TUNED.items():
         cells = []
         for count in ("1", "3", "5", "10"):
-            tuned = shipped.get(("fine_tuning_gentle", data, count))
+            tuned = shipped.get(("fine_tuning_fitted", data, count))
             others = [own for way in WAYS if (own := scratch.get((way, data, count))) and way.startswith("fine_tuning")]
             if not tuned or not others:
                 cells.append("")

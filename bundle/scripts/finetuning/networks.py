@@ -51,7 +51,7 @@ class SegmentationNetwork(TaskNetwork):
         levels: of the decoder that the convolution reads, from full size down; 1 for f^l alone, as the paper.
     """
 
-    modes: ClassVar = ("finetune", "gentle", "linear", "scratch")
+    modes: ClassVar = ("finetune", "fitted", "linear", "scratch")
     __constants__ = ["levels"]  # for TorchScript, which then compiles one way of the two
 
     def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
@@ -93,7 +93,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
 
     Args:
         network: whose backbone is filled.
-        mode: "finetune", "gentle" or "linear" from pre-trained weights (random ones where there are none), "scratch".
+        mode: "finetune", "fitted" or "linear" from pre-trained weights (random ones where there are none), "scratch".
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
         fresh_levels: levels of the decoder, from full size down, that stay random unless the mode is "linear":
             pre-training has shaped them for its own heads, and they are slow to learn another task (Zhang et al.,

@@ -83,9 +83,8 @@ def exchanged(learned: Items) -> list[dict[str, Any]]:
 class FineTuning:
     """
     A short training of all weights on whole scans. The last layer may begin fitted to the features (the children's
-    ``--mode gentle``), the decoder's last levels with random weights (their default); the rates rise and fall. There is
-    no augmentation and no choice of a best
-    step: the starts differ alone.
+    ``--mode fitted``), the decoder's last levels with random weights (their default); the rates rise and fall. There is
+    no augmentation and no choice of a best step: the starts differ alone.
 
     Args:
         loss: of logits ``(1, K, D, H, W)`` and labels ``(1, 1, D, H, W)``; where an item has ``confidence``, of that

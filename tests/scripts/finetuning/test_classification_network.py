@@ -53,6 +53,6 @@ def test_the_backbone_comes_whole_from_a_pre_training(tmp_path, capsys):
         load_pretrained(net, "linear", str(tmp_path / "model.pt"))
 
 
-def test_the_gentle_way_is_of_segmentations():
-    with pytest.raises(InputError, match="mode is one of finetune, linear, scratch, not 'gentle'"):
-        load_pretrained(network(), "gentle", None)
+def test_the_fitted_way_is_of_segmentations():
+    with pytest.raises(InputError, match="mode is one of finetune, linear, scratch, not 'fitted'"):
+        load_pretrained(network(), "fitted", None)

@@ -115,7 +115,7 @@ def test_without_a_last_layer_one_level_is_built(tmp_path, content):
     ("mode", "features", "levels"),
     [
         *[("linear", (4, 8, 8, 16), 3), ("linear", (4, 8), 1), ("linear", (4, 4, 4, 4, 4), 3)],
-        *[("gentle", (4, 8, 8, 16), 3), ("finetune", (4, 8, 8), 1)],
+        *[("fitted", (4, 8, 8, 16), 3), ("finetune", (4, 8, 8), 1)],
     ],
 )
 def test_a_linear_layer_reads_several_levels_wherever_it_is_used(tmp_path, mode, features, levels):
@@ -192,15 +192,15 @@ def test_a_step_moves_the_backbone_unless_linear(linear):
     assert linear == all(torch.equal(a, b) for a, b in zip(before, network.backbone.parameters(), strict=True))
 
 
-def test_gentle_begins_with_the_fitted_layer_and_all_pretrained_weights(tmp_path):
-    """By the template: three levels, nothing random, a fifth of the backbone's rate, and all weights move."""
+def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path):
+    """By the template: three levels, nothing random, rates of its own, and all weights move."""
     torch.save(UNetBackbone(features=(4, 8, 8, 16)).state_dict(), tmp_path / "model.pt")
     parser = ConfigParser(json.loads((CHILD / "segmentation" / "train.json").read_text()))
-    parser.update({"classes": [{"name": "a", "codes": [1]}], "features": (4, 8, 8, 16), "mode": "gentle"})
+    parser.update({"classes": [{"name": "a", "codes": [1]}], "features": (4, 8, 8, 16), "mode": "fitted"})
     read = {name: parser.get_parsed_content(name) for name in ("fresh_levels", "learning_rate", "head_learning_rate")}
-    assert read == {"fresh_levels": 0, "learning_rate": 1e-4, "head_learning_rate": 1e-3}
+    assert read == {"fresh_levels": 0, "learning_rate": 8e-4, "head_learning_rate": 8e-3}
     network = parser.get_parsed_content("network_def")
-    load_pretrained(network, "gentle", str(tmp_path / "model.pt"), read["fresh_levels"])
+    load_pretrained(network, "fitted", str(tmp_path / "model.pt"), read["fresh_levels"])
     expected = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.equal(value, network.backbone.state_dict()[name]) for name, value in expected.items())
     assert all(parameter.requires_grad for parameter in network.parameters())
