@@ -68,6 +68,12 @@ class TestPlan:
         assert list(dict.fromkeys(networks)) == [("ixi_brain", "places", "3"), ("ixi_brain", "places", "1")]
         assert networks == sorted(networks, key=list(dict.fromkeys(networks)).index)
 
+    def test_some_numbers_of_labels_alone(self, plan):
+        """Measures without labels stay."""
+        units = list_units(plan, ["places"], ["ixi_brain"], ["ixi_brain"], [0], labelled=["1"])
+        assert {unit.labelled for unit in units} == {"", "1"}
+        assert {unit.measure for unit in units} == set(plan["measures"])
+
     @pytest.mark.parametrize("what", ["arms", "sets", "measures", "pretrained_on"])
     def test_unknown_names(self, plan, what):
         with pytest.raises(InputError, match="nonsense"):
