@@ -85,13 +85,14 @@ class TestMeasures:
         def oracle(fixed, moving):
             field = torch.zeros(1, 3, *SIZE)
             field[:, 0] = start(moving) - start(fixed)
-            return {"affine": torch.eye(3, 4)[None], "displacement": field}
+            return {"affine": torch.eye(3, 4)[None], "local_displacement": field, "displacement": field}
 
         values = propagation(oracle, small, atlases=2)
         assert mean(values, "dice_after") == 1
         assert mean(values, "folded_percentage") == 0
         assert mean(values, "dice_affine") == mean(values, "dice_before")
-        still = {"affine": torch.eye(3, 4)[None], "displacement": torch.zeros(1, 3, *SIZE)}
+        none = torch.zeros(1, 3, *SIZE)
+        still = {"affine": torch.eye(3, 4)[None], "local_displacement": none, "displacement": none}
         nothing = propagation(lambda fixed, moving: still, small, atlases=2)
         assert mean(nothing, "dice_after") == mean(nothing, "dice_before") == mean(values, "dice_before") < 0.95
 
@@ -140,7 +141,8 @@ class TestMeasures:
             by = [torch.nonzero(image[0, 0] > 0.4)[0, 0] for image in (moving, fixed)]
             field = torch.zeros(1, 3, *SIZE)
             field[:, 0] = by[0] - by[1]
-            return {"displacement": field, "warped": warp(moving, field)}
+            maps = {"affine": torch.eye(3, 4)[None], "local_displacement": field, "displacement": field}
+            return {**maps, "warped": warp(moving, field)}
 
         unlabelled = [one | ({} if i == 0 else {"label": one["label"] * 0}) for i, one in enumerate(small.training)]
         cohort = Cohort(small.names, unlabelled, small.testing, small.spacing)
