@@ -110,7 +110,8 @@ def fine_tuned() -> str:
             value = f"{mean(tuned.values()):.3f}"
             better = mean(tuned.values()) > mean(best.values()) and paired_p(tuned, best) < 0.01
             cells.append(f"{mean(best.values()):.3f}, {f'**{value}**' if better else value}")
-        rows.append([f"{what}, {len(shipped['levels_probe', data, '1'])} scans", *cells])
+        if any(cells):
+            rows.append([f"{what}, {len(shipped['levels_probe', data, '1'])} scans", *cells])
     return table(["labelled people: from scratch, pre-trained", "1", "3", "5", "10"], rows)
 
 

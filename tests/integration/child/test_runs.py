@@ -82,7 +82,7 @@ def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        ("train", {"mode": "probe"}, "mode is one of finetune, linear, scratch"),
+        ("train", {"mode": "probe"}, "mode is one of finetune, fitted, linear, scratch"),
         ("train", {"mode": "scratch", "pretrained": "x.pt"}, "starts from random weights"),
         ("train", {"num_labelled": 100}, "num_labelled is 100"),
         ("inference", {"image": "missing.nii.gz", "load_pretrain": False}, "missing.nii.gz does not exist"),
