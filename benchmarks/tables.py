@@ -186,7 +186,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         name.replace("_", " "): kept(f"comparison_held_back_{name}")
         for name in ("hippocampus", "heads", "ct", "hearts", "heads_4mm", "atlases")
     },
-    "docs/annotator.md": {name: kept(f"carried_{name}_0") for name in ("hippocampus", "ixi_brain")},
+    "docs/annotator.md": {"hippocampus": kept("carried_hippocampus_0")},
     "docs/robustness.md": {
         "motions": kept("robustness"),
         "pointed out": kept("doubtful", 0),
