@@ -42,6 +42,11 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
         return str(key(name))
     if key in item:
         return str(item[key])
+    if str(key).startswith("$"):
+        raise InputError(
+            f"subject_key '{key}' is an expression, but on the command line it is text, a column or a regular "
+            "expression: write it into a JSON file and pass that as a further configuration (--config_file)"
+        )
     try:
         match = re.search(key, name)
     except (re.error, TypeError) as error:

@@ -133,6 +133,7 @@ class TestSubjects:
         [
             ("patient=(.*)", r"subject_0\.nii\.gz: subject_key 'patient=\(\.\*\)' is neither a column"),
             ("subject_(", "no valid regular expression"),
+            ("$lambda path: path", "is an expression, but on the command line it is text"),
             ("subject", "1 subject"),
         ],
     )
