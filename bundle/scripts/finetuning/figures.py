@@ -18,6 +18,9 @@ from ..plots import PLANES, plane, subplots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DIFFERENT = (1.0, 0.65, 0.0, 0.45)
+"""Orange, through which the image is seen."""
+
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure."""
@@ -49,7 +52,8 @@ def label_planes(
 
 def overlay_figure(planes: Sequence[Sequence[np.ndarray]], spacing: Sequence[float], title: str) -> Figure:
     """
-    An image with the outlines of label (green) and prediction (red).
+    An image with the outlines of label (green) and prediction (red), and what the two call differently in orange:
+    outlines alone look right where one structure is taken for another.
 
     Args:
         planes: of :func:`label_planes`.
@@ -60,13 +64,14 @@ def overlay_figure(planes: Sequence[Sequence[np.ndarray]], spacing: Sequence[flo
     for axis, (place, (grey, predicted, true)) in enumerate(zip(axes, planes, strict=True)):
         across, up = (size for index, size in enumerate(spacing) if index != axis)
         place.imshow(grey, cmap="gray", vmin=0, vmax=255, aspect=up / across)
-        for number in np.unique(true[true > 0]):
+        place.imshow((predicted != true)[..., None] * np.array(DIFFERENT), aspect=up / across)
+        for number in np.setdiff1d([true, predicted], 0):
             for outline, colour in ((true, "lime"), (predicted, "red")):
                 if (outline == number).any():
                     place.contour(outline == number, levels=[0.5], colors=colour, linewidths=1)
         place.set_title(PLANES[axis], fontsize=9)
         place.axis("off")
-    figure.suptitle(f"{title}   (green: label, red: prediction)", fontsize=10)
+    figure.suptitle(f"{title}   (green: label, red: prediction, orange: they differ)", fontsize=10)
     return figure
 
 

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from scripts.finetuning import SegmentationScores, case_scores
-from scripts.finetuning.figures import label_planes
+from scripts.finetuning.figures import label_planes, overlay_figure
 
 SIZE = 16
 
@@ -86,3 +86,14 @@ def test_planes_are_turned_and_go_through_the_label():
         assert label.sum() == 4
         assert (image == 255 * label).all()
         assert (prediction == label).all()
+
+
+def test_a_structure_taken_for_another_is_seen():
+    """What is found where the label shows another structure, or none, was not drawn."""
+    true, predicted = np.zeros((2, 12, 12), dtype=np.uint8)
+    true[3:7, 3:9], predicted[3:7, 3:9], predicted[9:11, 9:11] = 1, 2, 3
+    figure = overlay_figure([[true * 50, predicted, true]] * 3, (1, 1, 1), "case")
+    for place in figure.axes:
+        assert len(place.collections) == 3  # outlines: one of the label, two of the prediction
+        painted = np.asarray(place.images[1].get_array())[..., 3] > 0
+        np.testing.assert_array_equal(painted, true != predicted)

@@ -35,7 +35,8 @@ def outline_pictures(
     centre: Sequence[int] | None = None,
 ) -> dict[str, Image.Image]:
     """
-    Outlines of two label maps on an image: green the fixed scan's, magenta the other's, white where they coincide.
+    Outlines of two label maps on an image: green the fixed scan's, magenta the other's, white where they coincide and
+    are of the same structure.
 
     Args:
         volume: ``(D, H, W)``, within 0..1.
@@ -55,8 +56,9 @@ def outline_pictures(
     pictures = {}
     for name, grey in plane_pictures(0.8 * volume, spacing, pixels, centre).items():
         shown = np.stack([np.asarray(grey)] * 3, axis=-1)
-        first, second = (edges(np.asarray(part[name])) for part in maps)
-        shown[first], shown[second], shown[first & second] = GREEN, MAGENTA, 255
+        own, carried = (np.asarray(part[name]) for part in maps)
+        first, second = edges(own), edges(carried)
+        shown[first], shown[second], shown[first & second & (own == carried)] = GREEN, MAGENTA, 255
         pictures[name] = Image.fromarray(shown)
     return pictures
 
