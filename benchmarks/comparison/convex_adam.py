@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from scripts.errors import InputError
 from scripts.matching import world_match
-from scripts.networks import GlobalMatchingHead, Levels, LocalMatchingHead
+from scripts.networks import Levels, LocalMatchingHead
 from scripts.spatial import WorldMatch, affine_displacement, warp
 from torch.nn import functional
 
@@ -19,12 +19,8 @@ from .bundle_match import BundleMatch, Pair
 
 ENGINE = {"grid_sp": 4, "disp_hw": 3, "selected_niter": 80, "grid_sp_adam": 2, "lambda_weight": 0.6, "verbose": False}
 """Settings of ``convex_adam_pt``."""
-SCALE = 4.0
-"""
-Of this bundle's unit-length descriptors, beside which the engine's regularisation is weighed. Choosing pairs, five of
-hippocampi and three of heads, both ways: Dice 0.765 and 0.763 with 2, 0.772 and 0.767 with 4 (MIND-SSC 0.742, 0.750);
-those of the local head alone 0.763 and 0.763 with 1, 0.762 and 0.764 with 2; of the places alone 0.772 and 0.761 with 4.
-"""
+SCALE = 1.0
+"""Of this bundle's unit-length descriptors, beside which the engine's regularisation is weighed."""
 
 Features = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -48,7 +44,7 @@ class ConvexAdam:
         return self._run(pair, None)
 
     def with_ours(self, pair: Pair) -> torch.Tensor:
-        """The descriptors at full size of the global (places) and of the local matching head, side by side."""
+        """The descriptors of the local matching head at full size."""
         return self._run(pair, self._features)
 
     @torch.no_grad()
@@ -57,14 +53,13 @@ class ConvexAdam:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """In place of ``extract_features``: two images ``(D, H, W)`` to two descriptors ``(1, C, D, H, W)``."""
         network, found = self.ours.network, []
-        places, local = network.matching_head.global_matching, network.matching_head.local_matching
-        if not isinstance(local, LocalMatchingHead) or not isinstance(places, GlobalMatchingHead):
-            raise InputError("convexadam_ours needs the default matching, whose descriptors it takes")
+        head = network.matching_head.local_matching
+        if not isinstance(head, LocalMatchingHead):
+            raise InputError("convexadam_ours needs the default local matching, whose descriptors it takes")
         for image in (img_fixed, img_moving):
             levels = Levels.of(network.backbone, image[None, None].float())
-            described = [head(levels, [1])[1].float() for head in (places.places, local.shapes)]
-            both = torch.cat([functional.normalize(each, dim=1) for each in described], dim=1)
-            found.append(self.scale * functional.normalize(both, dim=1))
+            shapes = head.shapes(levels, [1])[1]
+            found.append(self.scale * functional.normalize(shapes.float(), dim=1))
         return found[0], found[1]
 
     def _run(self, pair: Pair, features: Features | None) -> torch.Tensor:

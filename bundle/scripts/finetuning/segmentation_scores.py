@@ -45,7 +45,7 @@ def case_scores(
     both = (torch.as_tensor(prediction)[None], torch.as_tensor(label)[None])
     there, found = both[1][0, 1:].flatten(1).any(1), both[0][0, 1:].flatten(1).any(1)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* is all 0|.*always_return_as_numpy")  # the latter: MONAI's own call
+        warnings.filterwarnings("ignore", message=".* is all 0|.*always_return_as_numpy")  # the latter of MONAI itself
         scores = {
             "dice": compute_dice(*both, include_background=False)[0],
             "hausdorff_95": compute_hausdorff_distance(*both, percentile=95, spacing=spacing)[0],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one does with a model: match scans, carry labels, write features."""
 
+from .carried_set import describe_carried
 from .features import Correspond, WriteFeatures, list_scans, similarity_map
 from .finer_grid import FinerGrid
 from .inferer import MatchingInferer
@@ -32,6 +33,7 @@ __all__ = [
     "WriteFeatures",
     "WriteMatch",
     "carry_points",
+    "describe_carried",
     "expand",
     "invert",
     "label_codes",

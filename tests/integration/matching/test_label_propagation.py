@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import nibabel as nib
 import numpy as np
@@ -48,3 +49,10 @@ def test_labels_are_carried_in_rounds(phantoms, model, tmp_path, monkeypatch):
         assert written.shape == scan.shape
         assert len(set(np.unique(written.dataobj)) & set(HEART)) >= 3
     assert (out / "carried.html").read_text().count("<article>") == 4
+    described = json.loads((out / "dataset.json").read_text())  # what make child takes
+    assert described["modality"] == {"0": "CT"}  # as the plan found
+    assert described["training"][0] == {"image": atlas, "label": label}
+    given = {row["label"] for row in described["training"][1:]}
+    with (out / "propagation.csv").open(newline="") as file:
+        trusted = {f"{row['result']}.nii.gz" for row in csv.DictReader(file) if row["look_at"] != "yes"}
+    assert given == trusted >= {"phantom_002.nii.gz"}

@@ -24,7 +24,8 @@ CONFIGS = [
 """The others are overlays of these."""
 TELLING = ("data/find_scans", "data/dataset_json", "data/folder_layouts", "data/kinds", "data/scan_checks", "errors")
 """Modules whose messages every command may show that reads a folder of scans."""
-NOT_EVERYWHERE = {"label_maps", "cache_dir", "resume", "num_workers", "cache_rate", "logging_file", "name", "config_file"}
+NOT_EVERYWHERE = {"label_maps", "cache_dir", "resume", "num_workers", "cache_rate", "logging_file"}
+NOT_EVERYWHERE |= {"name", "config_file"}
 """Named where the setting exists only, see ``has_options``; or of a training; or MONAI's own."""
 
 
