@@ -107,9 +107,9 @@ def fine_tuned() -> str:
                 cells.append("")
                 continue
             best = max(others, key=lambda own: mean(own.values()))
-            value = f"{mean(tuned.values()):.3f}"
-            better = mean(tuned.values()) > mean(best.values()) and paired_p(tuned, best) < 0.01
-            cells.append(f"{mean(best.values()):.3f}, {f'**{value}**' if better else value}")
+            means = mean(best.values()), mean(tuned.values())
+            sure = paired_p(tuned, best) < 0.01
+            cells.append(", ".join(f"**{own:.3f}**" if sure and own == max(means) else f"{own:.3f}" for own in means))
         if any(cells):
             rows.append([f"{what}, {len(shipped['levels_probe', data, '1'])} scans", *cells])
     return table(["labelled people: from scratch, pre-trained", "1", "3", "5", "10"], rows)
