@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset_json import read_json
+from ..data.dataset_json import label_names, read_json
 from ..data.labels import as_codes
 from ..data.reading import read_scan
 from ..data.result_names import read_record
@@ -30,7 +30,8 @@ def describe_carried(output_dir: str, pairs: Sequence[Mapping[str, Any]], modali
     """
     Write ``<output_dir>/dataset.json`` in the form of the Medical Segmentation Decathlon: the scans with the labels
     that were carried to them, without those of which no match can be trusted, and the labelled scans that these come
-    from. A file of that name that another program wrote stays.
+    from. What a person has put into the file of an earlier run stays (names of the structures, say), and so does a file
+    of that name that is of something else.
 
     Args:
         output_dir: folder of the results.
@@ -39,7 +40,8 @@ def describe_carried(output_dir: str, pairs: Sequence[Mapping[str, Any]], modali
     """
     folder = Path(output_dir)
     path = folder / FILE
-    if path.is_file() and dict(read_json(path)).get("name") != MADE:
+    earlier = read_json(path) if path.is_file() else {"name": MADE}
+    if not isinstance(earlier, dict) or earlier.get("name") != MADE:
         say(f"{path} is of something else and stays: the labels are not described as a data set")
         return
     record, rows = read_record(folder), read_rows(folder / TABLE)
@@ -59,11 +61,12 @@ def describe_carried(output_dir: str, pairs: Sequence[Mapping[str, Any]], modali
             labelled.setdefault(scan, label.name)
     atlases = {str(pair["label"]) for pair in pairs}
     codes = set().union(*(np.unique(as_codes(np.asarray(read_scan(label)[1]))).tolist() for label in atlases))
+    names = {0: "background"} | {code: f"structure {code}" for code in sorted(codes) if code > 0}
+    given = label_names(earlier) if "labels" in earlier else {}
     description = {
-        "name": MADE,
+        **{"modality": {"0": modality}, **earlier},
         "description": f"Labels carried over by matching; {doubtful} results of which no match can be trusted left out",
-        "modality": {"0": modality},
-        "labels": {"0": "background"} | {str(code): f"structure {code}" for code in sorted(codes) if code > 0},
+        "labels": {str(code): name for code, name in (names | given).items()},
         "training": [{"image": image, "label": label} for image, label in labelled.items()],
     }
     write_text(json.dumps(description, indent=4) + "\n", path)

@@ -46,13 +46,23 @@ def test_what_was_carried_is_a_labelled_data_set(carried, capsys):
     assert "1 doubtful left out" in told
 
 
-def test_again_and_beside_a_file_of_another_program(carried, capsys):
+def test_again_after_corrections_and_with_names_that_a_person_gave(carried):
     out, pairs = carried
     describe_carried(str(out), pairs, "MR")
+    first = json.loads((out / "dataset.json").read_text())
+    first["labels"] = {"background": 0, "putamen": 3}  # as nnU-Net writes them
+    (out / "dataset.json").write_text(json.dumps(first))
     put_rows(out / TABLE, COLUMNS, "bad", [{"look_at": "corrected"}])
     describe_carried(str(out), pairs, "MR")
-    assert len(json.loads((out / "dataset.json").read_text())["training"]) == 3
-    (out / "dataset.json").write_text('{"name": "mine"}')
+    again = json.loads((out / "dataset.json").read_text())
+    assert len(again["training"]) == 3
+    assert again["labels"] == {"0": "background", "3": "putamen", "12": "structure 12"}
+
+
+@pytest.mark.parametrize("other", [{"name": "mine"}, ["mine"]])
+def test_a_file_of_something_else_stays(carried, capsys, other):
+    out, pairs = carried
+    (out / "dataset.json").write_text(json.dumps(other))
     describe_carried(str(out), pairs, "MR")
-    assert json.loads((out / "dataset.json").read_text()) == {"name": "mine"}
+    assert json.loads((out / "dataset.json").read_text()) == other
     assert "stays" in capsys.readouterr().out
