@@ -59,8 +59,8 @@ def describe_carried(output_dir: str, pairs: Sequence[Mapping[str, Any]], modali
             doubtful += 1
         else:
             labelled.setdefault(scan, label.name)
-    atlases = {str(pair["label"]) for pair in pairs}
-    codes = set().union(*(np.unique(as_codes(np.asarray(read_scan(label)[1]))).tolist() for label in atlases))
+    maps = (str(folder / label) for label in labelled.values())  # earlier runs may have carried other codes
+    codes = set().union(*(np.unique(as_codes(np.asarray(read_scan(path)[1]))).tolist() for path in maps))
     names = {0: "background"} | {code: f"structure {code}" for code in sorted(codes) if code > 0}
     given = label_names(earlier) if "labels" in earlier else {}
     description = {

@@ -66,3 +66,11 @@ def test_a_file_of_something_else_stays(carried, capsys, other):
     describe_carried(str(out), pairs, "MR")
     assert json.loads((out / "dataset.json").read_text()) == other
     assert "stays" in capsys.readouterr().out
+
+
+def test_codes_of_an_earlier_run_are_named(carried):
+    """They were left out, though the label maps have them."""
+    out, pairs = carried
+    write_nifti(np.full((6, 6, 6), 7, dtype=np.uint8), np.eye(4), out / "good.nii.gz")
+    describe_carried(str(out), pairs, "MR")
+    assert set(json.loads((out / "dataset.json").read_text())["labels"]) == {"0", "3", "7", "12"}
