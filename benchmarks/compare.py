@@ -36,10 +36,11 @@ from comparison.scoring import inverse_consistency, score
 from comparison.tables import Row, figure, markdown, summarise, title_of
 from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
-from scripts.evaluation import described_structures, without_nan
+from scripts.evaluation import common_structures, described_structures, without_nan
 from scripts.files import write_text
 
 MEASURES = ("dice", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
+PARTIAL = "what a label map does not show was not drawn: pairs are scored on what both show"
 VERSIONS = ("torch", "monai", "picsl_greedy", "antspyx", "convexAdam")
 
 
@@ -107,6 +108,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[str, An
     parser.add_argument("--subjects", choices=PARTS, default="all", help="which: choices are made on 'choosing'")
     parser.add_argument("--subject_key", help="what tells subjects apart, as in train.json")
     parser.add_argument("--merged_labels", help="entry of dataset.json that merges label codes")
+    parser.add_argument("--partial_labels", choices=("True", "False"), default="False", help=PARTIAL)
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="which methods, see comparison/methods.py")
     parser.add_argument("--refine", type=int, default=20, help="steps of ours_refined; 0 leaves it out")
     parser.add_argument("--atlases", nargs="+", type=int, help="instead of pairs: labels by so many atlases, as 1 3 7")
@@ -128,7 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read when ANTs is loaded
     key = ConfigParser({"key": given.subject_key}).get_parsed_content("key")
     scans = labelled_scans(given.data, key, given.subjects)
-    structures = described_structures(str(given.data), scans, given.merged_labels)
+    partial = given.partial_labels == "True"
+    structures = described_structures(str(given.data), scans, given.merged_labels, partial=partial)
     configs = [str(BUNDLE / "configs" / "inference.json"), *given.config_file]
 
     def make(**options: Any) -> BundleMatch:
@@ -144,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         "seed": given.seed,
         "structures": len(structures["names"]),
         "grid": given.grid,
+        **({"partial_labels": True} if partial else {}),
         "options": ids,
         "refine": given.refine,
         "atlases": given.atlases,
@@ -166,6 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
         pairs = []
     for number, (first, second) in enumerate(pairs, start=1):
         read = [read_scan_of(scans[index], structures["groups"]) for index in (first, second)]
+        if partial:
+            read[0].label, read[1].label = common_structures(read[0].label, read[1].label)
         ways = (preparing.prepare(read[0], read[1]), preparing.prepare(read[1], read[0]))
         if number == 1:
             preparing(ways[0])  # what PyTorch does once for all

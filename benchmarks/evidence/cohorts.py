@@ -16,6 +16,7 @@ from scripts.data import cached_dataset
 from scripts.evaluation import described_structures, number_structures
 from scripts.networks import GVSL
 from scripts.training import ModelLoader
+from scripts.transforms import drawn_structures
 
 from .plan import BUNDLE, overlays_of
 
@@ -28,7 +29,8 @@ class Cohort:
     Args:
         names: names of the structures, without the background.
         training: prepared scans that may be learned from: ``image`` and ``label`` ``(1, D, H, W)`` (structure numbers),
-            ``subject``, ``name``; in a random order of the subjects, so that fewer are a subset of more.
+            ``subject``, ``name``, with partial labels ``drawn``; in a random order of the subjects, so that fewer are a
+            subset of more.
         testing: those of the held-back subjects.
         spacing: voxel size in millimetres.
     """
@@ -94,6 +96,8 @@ def read_cohort(plan: Mapping[str, Any], data: str, seed: str, folder: Path, cac
                 for i, scan in enumerate(scans)
             ]
         )
+    for scan in [*parts[0], *parts[1]] if plan["sets"][data].get("partial_labels") else []:
+        scan["drawn"] = drawn_structures(scan["label"], len(structures["names"]))
     subjects = sorted({scan["subject"] for scan in parts[0]})
     order = np.random.default_rng([int(seed), 1]).permutation(len(subjects))
     place = {subjects[i]: rank for rank, i in enumerate(order)}

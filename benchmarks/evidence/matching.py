@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scripts.evaluation import folded_percentage, label_dice
+from scripts.evaluation import common_structures, folded_percentage, label_dice
 from scripts.matching import MatchingInferer
 from scripts.networks import GVSL
 from scripts.spatial import affine_about_centre, affine_displacement, inside_volume, linear_matrix, warp
@@ -35,6 +35,8 @@ def propagation(network: GVSL, cohort: Cohort, atlases: int, global_matches: int
             with torch.no_grad():
                 found = match(scan["image"][None], network, source["image"][None])
             label, reference = source["label"][None], scan["label"][None]
+            if "drawn" in scan:
+                label, reference = common_structures(label, reference)
             affine = affine_displacement(found["affine"], label.shape[2:])
             carried = {
                 "before": label,

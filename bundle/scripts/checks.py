@@ -31,6 +31,7 @@ FLAGS = (
     (
         "resume",
         "skip_bad",
+        "partial_labels",
         "label_maps",
         "dry_run",
         "activation_checkpointing",

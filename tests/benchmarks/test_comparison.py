@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import compare
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -158,6 +160,35 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     with pytest.raises(InputError, match="of another comparison"):
         compare.main([*command, "--seed", "1"])
+
+
+def test_what_one_map_of_a_pair_lacks_is_not_scored(labelled, tmp_path, capsys):
+    """A second structure in half of the maps: half of a pair's Dice where it is taken for absent."""
+    folder = tmp_path / "data"
+    shutil.copytree(labelled, folder)
+    for number in range(0, 10, 2):
+        path = folder / "labelsTr" / f"s{number}.nii.gz"
+        label = np.asarray(nib.load(path).dataobj).copy()
+        label[0, :2, :2] = 2
+        path.unlink()
+        write_nifti(path, label, np.diag([2.0, 2.0, 2.0, 1.0]))
+    described = json.loads((folder / "dataset.json").read_text())
+    described["labels"]["2"] = "corner"
+    (folder / "dataset.json").write_text(json.dumps(described))
+    given = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    given += ["--data", str(folder), "--pairs", "10", "--methods", "before"]
+    compare.main([*given, "--out", str(tmp_path / "whole")])
+    assert "of 10, corner in 5; what a map does not show counts as not there" in capsys.readouterr().out
+    compare.main([*given, "--out", str(tmp_path / "partial"), "--partial_labels", "True"])
+    assert "corner in 5" not in capsys.readouterr().out
+    dice = []
+    for kind in ("whole", "partial"):
+        found = json.loads((tmp_path / kind / "comparison.json").read_text())
+        dice.append([row["dice"] for row in found["matches"]])
+        odd = [int(row["fixed"][1]) % 2 + int(row["moving"][1]) % 2 for row in found["matches"]]
+    assert 1 in odd
+    for mixed, whole, partial in zip(odd, *dice, strict=True):
+        assert whole == pytest.approx(partial / 2 if mixed == 1 else partial, abs=1e-6)
 
 
 def test_the_refinement_is_left_out_without_steps(labelled, tmp_path, capsys):

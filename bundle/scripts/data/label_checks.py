@@ -86,3 +86,23 @@ def check_label(image: str, label: str, codes: Sequence[int] | None = None) -> l
             f"{label} holds the unknown label {unknown[0]}: the data set's description names {list(codes or [])}"
         )
     return [int(value) for value in found]
+
+
+def tell_missing(structures: Mapping[str, Sequence[int]], shown: Sequence[Sequence[int]]) -> None:
+    """
+    Say in a line that label maps lack structures which others show: absent, or there and not drawn?
+
+    Args:
+        structures: the label codes of each by its name.
+        shown: the codes of each label map.
+    """
+    maps = [set(codes) for codes in shown]
+    counts = {name: sum(bool(found & set(codes)) for found in maps) for name, codes in structures.items()}
+    missing = sorted((count, name) for name, count in counts.items() if 0 < count < len(maps))
+    if missing:
+        named = ", ".join(f"{name} in {count}" for count, name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        print(
+            f"label maps: of {len(maps)}, {named}; what a map does not show counts as not there: where it is there but "
+            "was not drawn, pass --partial_labels True",
+            flush=True,
+        )

@@ -21,7 +21,7 @@ from .metrics import (
     matching_metrics,
     pair_averages,
 )
-from .structures import described_structures, number_structures, shown_groups
+from .structures import common_structures, described_structures, number_structures, shown_groups
 from .summary import gains, mean_measures, structure_rows, without_nan
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "PairAverage",
     "clustering_measures",
     "collapse_measure",
+    "common_structures",
     "described_structures",
     "embedding",
     "folded_percentage",

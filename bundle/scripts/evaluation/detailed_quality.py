@@ -15,7 +15,7 @@ from ..networks.gvsl import GVSL
 from ..spatial.displacement import jacobian_determinant
 from ..spatial.warp import warp
 from .metrics import MatchingQuality
-from .structures import number_structures
+from .structures import common_structures, number_structures
 
 
 class DetailedQuality(MatchingQuality):
@@ -28,6 +28,7 @@ class DetailedQuality(MatchingQuality):
         groups: for each structure the label codes that make it up; empty without labels.
         spacing: voxel size in millimetres.
         ncc: the local NCC to report.
+        partial: score the structures that both label maps of a pair show alone, see :func:`common_structures`.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class DetailedQuality(MatchingQuality):
         groups: Sequence[Sequence[int]] = (),
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         ncc: LocalNCCLoss | None = None,
+        partial: bool = False,
     ) -> None:
         super().__init__(ncc)
         self.network, self.groups, self.spacing = network, list(groups), list(spacing)
+        self.partial = partial
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """
@@ -54,6 +57,9 @@ class DetailedQuality(MatchingQuality):
         """
         labels = [key for key in ("image_label", "moving_label") if key in data and self.groups]
         data = {**data, **{key: number_structures(data[key], self.groups) for key in labels}}
+        if self.partial and len(labels) == 2:
+            pairs = [common_structures(*(data[key][number] for key in labels)) for number in range(len(data["image"]))]
+            data |= {key: torch.stack(parts) for key, parts in zip(labels, zip(*pairs, strict=True), strict=True)}
         result = super().__call__(data)
         displacement = data["pred"]["displacement"]
         determinant = jacobian_determinant(displacement).flatten(1).clamp(min=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..data.dataset_json import label_names, read_json
-from ..data.label_checks import check_label
+from ..data.label_checks import check_label, tell_missing
 from ..errors import InputError
 from ..progress import progress
 
@@ -35,7 +35,11 @@ def _merging(content: Mapping[str, Any], entry: str) -> list[tuple[str, list[int
 
 
 def described_structures(
-    dataset_dir: str, scans: Sequence[dict[str, Any]], merged: str | None = None, grouped: str = "coarse_labels"
+    dataset_dir: str,
+    scans: Sequence[dict[str, Any]],
+    merged: str | None = None,
+    grouped: str = "coarse_labels",
+    partial: bool | None = None,
 ) -> dict[str, list[Any]]:
     """
     The structures of a folder of which some or all scans have label maps; refuses label maps that do not fit their
@@ -47,6 +51,8 @@ def described_structures(
         merged: name of an entry of dataset.json that merges label codes: a list of ``{"name", "source_values"}``; None
             takes each code of its ``labels`` for a structure.
         grouped: name of such an entry that says, where it is there, which structures a table shows together.
+        partial: whether what a label map does not show was not drawn, see :func:`common_structures`; where it is False
+            and maps lack structures a line says so; None says nothing.
 
     Returns:
         ``names``, ``groups`` (the label codes of each structure) and ``families`` (the name of what it belongs to, ""
@@ -73,13 +79,28 @@ def described_structures(
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         wanted = "'labels' that map each code to a name" + (f" and '{merged}' that merges codes" if merged else "")
         raise InputError(f"{description} needs {wanted} ({type(error).__name__} {error})") from error
-    for scan in progress(labelled, "Checking label maps"):
-        check_label(scan["image"], scan["label"], [0, *known])
+    shown = [
+        check_label(scan["image"], scan["label"], [0, *known]) for scan in progress(labelled, "Checking label maps")
+    ]
+    if partial is False:
+        tell_missing(dict(parts), shown)
     return {
         "names": [name for name, _ in parts],
         "groups": [codes for _, codes in parts],
         "families": [family.get(codes[0], "") for _, codes in parts],
     }
+
+
+def common_structures(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Two label maps of which structures may not have been drawn, with those that both show alone.
+
+    Args:
+        first: label map, any shape.
+        second: another one, any shape.
+    """
+    both = torch.as_tensor(sorted({*first.unique().tolist()} & {*second.unique().tolist()})).to(first)
+    return tuple(torch.where(torch.isin(of, both.to(of)), of, torch.zeros_like(of)) for of in (first, second))  # type: ignore[return-value]
 
 
 def shown_groups(structures: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[int]]]:

@@ -14,6 +14,7 @@ from .networks import (
     levels_of_model,
     load_pretrained,
 )
+from .partial_labels import LeaveOpenInferer, leave_open, score_drawn
 from .segmentation_cases import images_to_predict, labelled_cases
 from .segmentation_scores import SegmentationScores, case_scores
 
@@ -21,6 +22,7 @@ __all__ = [
     "AtlasReader",
     "ClassificationNetwork",
     "ClassificationScores",
+    "LeaveOpenInferer",
     "MeanAUC",
     "Predictions",
     "SegmentationNetwork",
@@ -36,12 +38,14 @@ __all__ = [
     "images_to_predict",
     "labelled_cases",
     "last_levels",
+    "leave_open",
     "levels_of_model",
     "load_pretrained",
     "mean_auc",
     "numbers_of_values",
     "read_table",
     "sampling_weights",
+    "score_drawn",
     "scores",
     "write_rows",
 ]

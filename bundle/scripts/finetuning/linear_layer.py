@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .networks import SegmentationNetwork
+from .partial_labels import leave_open
 
 
 def fit_linear_layer(
@@ -23,6 +24,7 @@ def fit_linear_layer(
     weight_decay: float = 1e-3,
     background_share: float = 0.3,
     seed: int = 0,
+    drawn: Sequence[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Logistic regression of the voxels' classes with the soft Dice in its loss: cross-entropy, weighted by the inverse
@@ -41,6 +43,7 @@ def fit_linear_layer(
         weight_decay: of the squared weights of the standardised features.
         background_share: share of the background's voxels that are drawn (each counts for more then).
         seed: of that draw.
+        drawn: which structures were drawn in each scan, ``(num_classes - 1,)``, see :func:`leave_open`; None for all.
 
     Returns:
         weight ``(num_classes, C)`` and bias ``(num_classes,)``.
@@ -56,9 +59,13 @@ def fit_linear_layer(
         raise InputError("a linear layer needs a structure to learn, but all labels are background")
     spread, mean = torch.std_mean(values, dim=0)
     spread = spread.clamp(min=1e-6)
-    drawn = torch.rand(len(classes), generator=torch.Generator().manual_seed(seed)).to(classes.device)
-    chosen = (classes > 0) | (drawn < background_share)
+    chance = torch.rand(len(classes), generator=torch.Generator().manual_seed(seed)).to(classes.device)
+    chosen = (classes > 0) | (chance < background_share)
     classes, values = classes[chosen], (values[chosen] - mean) / spread
+    shown: torch.Tensor | None = None
+    if drawn is not None and not all(bool(one.all()) for one in drawn):
+        numbers = torch.tensor([part[0].numel() for part in features])
+        shown = torch.stack(list(drawn)).repeat_interleave(numbers, dim=0).to(classes.device)[chosen]
     stands_for = torch.where(classes > 0, 1.0, 1 / background_share)
     count = torch.bincount(classes, weights=stands_for, minlength=num_classes)
     rarity = (count.sum() / (num_classes * count.clamp(min=1))).sqrt().float()
@@ -72,6 +79,7 @@ def fit_linear_layer(
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         logits = values @ weight + bias
+        logits = logits if shown is None else leave_open(logits, shown)
         found = logits.softmax(dim=1) * stands_for[:, None]
         both = (found * truth).sum(dim=0)
         dice = (2 * both + 1) / (found.sum(dim=0) + (truth * stands_for[:, None]).sum(dim=0) + 1)
@@ -101,7 +109,8 @@ def fit_head(
 
     Args:
         network: whose head is replaced by what is fitted; it may lie on any device.
-        dataset: its items hold ``image`` and ``label``, ``(1, D, H, W)`` each; the first ones are taken.
+        dataset: its items hold ``image`` and ``label``, ``(1, D, H, W)`` each, and possibly ``drawn``, see
+            :func:`leave_open`; the first ones are taken.
         patches: how many at most.
         voxels: drawn of each patch at most.
         seed: of the draws.
@@ -109,18 +118,19 @@ def fit_head(
         settings: see :func:`fit_linear_layer`.
     """
     training, device = network.training, next(network.parameters()).device
-    generator, features, labels = torch.Generator().manual_seed(seed), [], []
+    generator, features, labels, shown = torch.Generator().manual_seed(seed), [], [], []
+    head = cast(nn.Conv3d, network.head)
     network.eval()
     for index in range(min(patches, len(dataset))):  # type: ignore[arg-type]
         item = dataset[index]
         item = item[0] if isinstance(item, list) else item  # a crop's list of one
+        shown.append(item.get("drawn", torch.ones(head.out_channels - 1)))
         found = network.features(item["image"][None].to(device))[0].flatten(1)
         label = item["label"].flatten().to(device)
-        drawn = torch.randperm(len(label), generator=generator)[:voxels].to(device)
-        features.append(found[:, drawn])
-        labels.append(label[drawn])
-    head = cast(nn.Conv3d, network.head)
-    weight, bias = fit_linear_layer(features, labels, head.out_channels, seed=seed, **settings)
+        places = torch.randperm(len(label), generator=generator)[:voxels].to(device)
+        features.append(found[:, places])
+        labels.append(label[places])
+    weight, bias = fit_linear_layer(features, labels, head.out_channels, seed=seed, drawn=shown, **settings)
     head.weight.copy_(weight.reshape(head.weight.shape))
     assert head.bias is not None
     head.bias.copy_(bias)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.dry_run import Survey, show_and_leave
 from ..data.find_scans import SubjectKey, find_scans, survey
-from ..data.label_checks import check_case
+from ..data.label_checks import check_case, tell_missing
 from ..data.result_names import record_results, result_names
 from ..errors import check_flags, refuse_or_leave_out
 
@@ -25,6 +25,7 @@ def labelled_cases(
     dry_run: bool = False,
     kind: str | None = None,
     channels: int = 1,
+    partial_labels: bool = False,
 ) -> list[dict[str, Any]]:
     """
     The cases of a data set whose image and label can be used.
@@ -41,6 +42,8 @@ def labelled_cases(
         dry_run: list the scans and what was left out, and end the program.
         kind: of scan to take, see :func:`~scripts.data.find_scans`.
         channels: of each image, see :func:`~scripts.data.find_scans`.
+        partial_labels: what a label map does not show was not drawn; where it is False and maps lack structures a line
+            says so.
 
     Returns:
         dictionaries with ``image``, ``label``, ``subject`` and ``classes`` (numbers, from 1, of the structures in it).
@@ -48,7 +51,7 @@ def labelled_cases(
     Raises:
         InputError: listing every unusable case.
     """
-    check_flags({"skip_bad": skip_bad})
+    check_flags({"skip_bad": skip_bad, "partial_labels": partial_labels})
     cases = find_scans(
         dataset_dir,
         subject_key,
@@ -72,6 +75,9 @@ def labelled_cases(
         found = list(pool.map(lambda case: check_case(case, codes), cases))
     problems = [f"{case['image']} {what}" for case, (what, _) in zip(cases, found, strict=True) if what]
     refuse_or_leave_out(problems, len(cases), "cases", skip_bad)
+    if not partial_labels:
+        shown = [present for what, present in found if not what]
+        tell_missing({str(entry["name"]): entry["codes"] for entry in classes}, shown)
     return [
         {**case, "classes": [n for n, entry in enumerate(classes, 1) if set(entry["codes"]) & set(present)]}
         for case, (what, present) in zip(cases, found, strict=True)

@@ -13,6 +13,7 @@ import torch
 from ..data.cache import cached_dataset, prepared
 from ..errors import InputError, check_numbers
 from ..evaluation import number_structures
+from ..transforms import drawn_structures
 
 FEWEST = 5
 """Subjects: with fewer no difference could be told from chance."""
@@ -24,7 +25,7 @@ class ProbeCases:
     Args:
         names: of the structures, without the background.
         items: a dictionary a scan: ``image`` and ``label`` ``(1, D, H, W)`` (numbers of the structures), ``subject``,
-            ``name``.
+            ``name``; with partial labels ``drawn``, see :func:`~scripts.finetuning.leave_open`.
         folds: the subjects that each fold holds back.
     """
 
@@ -55,6 +56,7 @@ def read_cases(
     folds: int = 5,
     most_scans: int | None = None,
     seed: int = 0,
+    partial_labels: bool = False,
 ) -> ProbeCases:
     """
     Choose, prepare and divide labelled scans.
@@ -66,6 +68,7 @@ def read_cases(
         folds: number of folds, at most one a subject.
         most_scans: scans to take at most, whole subjects drawn at random; None for all.
         seed: of the draw and of the folds.
+        partial_labels: what a label map does not show was not drawn.
 
     Raises:
         InputError: with fewer than five labelled subjects.
@@ -102,6 +105,8 @@ def read_cases(
                 "name": str(scan["image"]),
             }
         )
+        if partial_labels:
+            items[-1]["drawn"] = drawn_structures(label, len(structures[0]))
     empty = next((item["name"] for item in items if not item["label"].any()), None)
     if empty:
         raise InputError(

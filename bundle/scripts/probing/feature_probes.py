@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..evaluation import clustering_measures, collapse_measure, folded_percentage, label_dice, sample_features
+from ..evaluation import (
+    clustering_measures,
+    collapse_measure,
+    common_structures,
+    folded_percentage,
+    label_dice,
+    sample_features,
+)
 from ..finetuning import SegmentationNetwork
 from ..spatial import warp
 from .cases import next_of_another
@@ -89,6 +96,8 @@ def carry_over(network: nn.Module, items: Sequence[Mapping[str, Any]]) -> dict[s
         source = next_of_another(items, index)
         field = network(item["image"][None].to(device), source["image"][None].to(device))["displacement"].cpu()
         label, reference = source["label"][None], item["label"][None]
+        if "drawn" in item:
+            label, reference = common_structures(label, reference)
         found["before"][item["name"]] = float(label_dice(label, reference))
         found["after"][item["name"]] = float(label_dice(warp(label, field, mode="nearest"), reference))
         found["folded"][item["name"]] = float(folded_percentage(field))

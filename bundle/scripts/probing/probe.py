@@ -41,6 +41,7 @@ class Probe:
         most_scans: labelled scans to take at most; None for all.
         worthwhile: the smallest gain in Dice that one would pre-train for.
         seed: of everything that is drawn.
+        partial_labels: see :func:`~scripts.probing.read_cases`.
         seen: scans of the folder that the weights were pre-trained on, without their labels.
         settings: values of the configuration to be told, ``pixdim`` among them.
 
@@ -63,6 +64,7 @@ class Probe:
         worthwhile: float = 0.01,
         seed: int = 0,
         seen: Sequence[str] = (),
+        partial_labels: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         check_numbers({"seed": seed}, whole=True)
@@ -77,7 +79,7 @@ class Probe:
         self.scans, self.transform = list(scans), transform
         self.structures, self.linear, self.fine_tuning, self.scan_level = structures, linear, fine_tuning, scan_level
         self.folder, self.folds, self.most_scans = Path(output_dir), folds, most_scans
-        self.seen = set(seen)
+        self.seen, self.partial_labels = set(seen), partial_labels
         self.worthwhile, self.seed, self.settings = worthwhile, seed, dict(settings or {})
 
     def __call__(self) -> dict[str, Any]:
@@ -90,7 +92,13 @@ class Probe:
             result["scan_level"] = self.scan_level(backbones, self.scans, folder, self.transform)
         if self.structures["names"]:
             cases = read_cases(
-                self.scans, self.transform, shown_groups(self.structures), self.folds, self.most_scans, self.seed
+                self.scans,
+                self.transform,
+                shown_groups(self.structures),
+                self.folds,
+                self.most_scans,
+                self.seed,
+                self.partial_labels,
             )
             labelled, pictures = self._labelled(cases)
             result = {**labelled, **result}

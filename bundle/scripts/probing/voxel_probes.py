@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import check_numbers
 from ..evaluation import label_dice
-from ..finetuning import SegmentationNetwork, fit_head, last_levels
+from ..finetuning import SegmentationNetwork, fit_head, last_levels, leave_open, score_drawn
 from ..networks import UNetBackbone
 from ..training.bfloat16 import BFloat16Inferer
 from .cases import next_of_another
@@ -32,11 +32,13 @@ def predicted(network: nn.Module, items: Items) -> list[torch.Tensor]:
 
 
 def dice_of(found: Sequence[torch.Tensor], items: Items) -> dict[str, float]:
-    """Dice, the mean of the structures, by the name of each scan."""
-    return {
-        item["name"]: float(label_dice(label[None].float(), item["label"][None]))
-        for label, item in zip(found, items, strict=True)
-    }
+    """Dice, the mean of the structures (of those drawn, where ``drawn`` says so), by the name of each scan."""
+    dice: dict[str, float] = {}
+    for label, item in zip(found, items, strict=True):
+        label = label.to(item["label"])
+        label = score_drawn(label, item["label"]) if "drawn" in item else label
+        dice[item["name"]] = float(label_dice(label[None], item["label"][None]))
+    return dice
 
 
 class LinearProbe:
@@ -77,7 +79,9 @@ class LinearProbe:
 
 def exchanged(learned: Items) -> list[dict[str, Any]]:
     """The same scans, each with the label map of the next one of another subject: what labels alone teach."""
-    return [{**item, "label": next_of_another(learned, index)["label"]} for index, item in enumerate(learned)]
+    others = [next_of_another(learned, index) for index in range(len(learned))]
+    told = ("label", "drawn")
+    return [{**i, **{key: o[key] for key in told if key in o}} for i, o in zip(learned, others, strict=True)]
 
 
 class FineTuning:
@@ -160,7 +164,9 @@ class FineTuning:
             item = learned[int(rng.integers(len(learned)))]
             optimizer.zero_grad()
             known = [item[key][None].to(device) for key in ("label", "confidence") if key in item]
-            self.loss(self.call(item["image"][None].to(device), network), *known).backward()
+            logits = self.call(item["image"][None].to(device), network)
+            logits = leave_open(logits, item["drawn"][None]) if "drawn" in item else logits
+            self.loss(logits, *known).backward()
             optimizer.step()
             schedule.step()
             if step in self.measured:

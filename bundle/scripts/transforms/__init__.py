@@ -3,6 +3,7 @@
 
 from .affine_elastic import RandAffineElasticd, smooth
 from .corruption import RandBezierIntensity, RandEachd, RandInpaint, RandLocalShuffle, RandToneCurve
+from .drawn_structures import DrawnStructuresd, drawn_structures
 from .intensity import ScaleIntensityd, scale_intensity
 from .label_codes import CodesToClassesd, output_codes
 from .mask_blocks import RandMaskBlocks
@@ -12,6 +13,7 @@ from .zoom import Zoomd
 
 __all__ = [
     "CodesToClassesd",
+    "DrawnStructuresd",
     "FillPaddingd",
     "RandAffineElasticd",
     "RandBezierIntensity",
@@ -23,6 +25,7 @@ __all__ = [
     "RandToneCurve",
     "ScaleIntensityd",
     "Zoomd",
+    "drawn_structures",
     "find_padding",
     "output_codes",
     "scale_intensity",

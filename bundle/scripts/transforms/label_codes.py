@@ -38,10 +38,10 @@ class CodesToClassesd(MapTransform):
             data: with label maps ``(1, D, H, W)``.
 
         Returns:
-            the same with class numbers.
+            the same with class numbers, without ``classes``.
         """
         result = dict(data)
-        if "classes" in result:
+        if result.pop("classes", None) is not None:  # lists of other lengths make no batch
             for key in self.key_iterator(result):
                 result[key] = self.to_class(result[key])
         return result

@@ -63,6 +63,37 @@ def test_train_evaluate_and_infer(bundle, dataset, tmp_path):
     assert float(row["blob"]) == pytest.approx(dice, abs=1e-4)
 
 
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_structure_that_most_maps_lack_is_learned_where_this_is_told(dataset, tmp_path, partial):
+    """The half of each blob that one map alone has drawn: left open in the others, or taken for background."""
+    data = shutil.copytree(dataset, tmp_path / "data")
+    for number, path in enumerate(sorted(data.glob("labelsTr/*.nii.gz"))):
+        whole = nib.load(path)
+        label = np.asarray(whole.dataobj).copy()
+        half = np.arange(len(label))[:, None, None] * np.ones_like(label) > np.argwhere(label).mean(axis=0)[0]
+        label[(label > 0) & half] = 3 if number in (0, 1) else 0
+        path.unlink()
+        write_nifti(path, label, whole.affine)
+    described = json.loads((data / "dataset.json").read_text())
+    described["labels"]["3"] = "half"
+    (data / "dataset.json").write_text(json.dumps(described))
+    given = [str(data), "half_mr_segmentation", "--out", str(tmp_path), "--features", "4", "8"]
+    assert make_child.main(given) == 0
+    few = {"mode": "fitted", "epochs": 3, "epoch_length": 20, "batch_size": 2, "num_workers": 1, "test_fraction": 0}
+    few |= {"dataset_dir": data, "output_dir": tmp_path / "run", "partial_labels": partial}
+    done = run_bundle(tmp_path / "half_mr_segmentation", "train", **few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("of 8, half in 2; what a map does not show counts as not there" in done.stdout) != partial
+    scan = sorted((data / "imagesTr").iterdir())[-1]
+    trained = {"model": tmp_path / "run" / "model.pt", "image": scan, "output_dir": tmp_path / "predicted"}
+    done = run_bundle(tmp_path / "half_mr_segmentation", "inference", **trained)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (written,) = (tmp_path / "predicted").glob("*.nii.gz")
+    found = np.asarray(nib.load(written).dataobj)
+    print(np.unique(found, return_counts=True))
+    assert ((found == 3).sum() > 0.3 * (found == 7).sum()) == partial
+
+
 def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
     """Half the batch each, with a Dice loss of each patch: that of the whole batch is no mean of its parts'."""
     few = {"mode": "scratch", "epochs": 2, "epoch_length": 3, "loss#batch": False, "dataset_dir": dataset}

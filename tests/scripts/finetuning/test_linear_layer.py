@@ -40,6 +40,19 @@ def test_a_class_that_no_scan_shows_is_never_predicted():
     assert set(classes_of(layer, features).unique().tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_structure_that_one_map_lacks_is_learned_from_the_others(told):
+    """Of five scans four show structure 2 without its being drawn: told so, the layer finds it; else hardly."""
+    scans = [scan(seed) for seed in range(6)]
+    labels = [label if seed == 0 else label * (label != 2) for seed, (_, label) in enumerate(scans[:5])]
+    drawn = [torch.tensor([1.0, float(seed == 0)]) for seed in range(5)] if told else None
+    layer = fit_linear_layer([part for part, _ in scans[:5]], labels, num_classes=3, drawn=drawn)
+    features, truth = scans[5]
+    found = classes_of(layer, features)
+    dice = 2 * ((found == 2) & (truth == 2)).sum() / ((found == 2).sum() + (truth == 2).sum())
+    assert (dice > 0.9) == told
+
+
 def test_the_same_scans_give_the_same_layer():
     features, label = scan(0)
     first, second = (fit_linear_layer([features], [label], num_classes=3) for _ in range(2))

@@ -12,7 +12,7 @@ from monai.losses import DiceCELoss
 from scripts.errors import InputError
 from scripts.networks import UNetBackbone
 from scripts.probing import FineTuning, LinearProbe, carry_over, cluster_measures, read_cases
-from scripts.probing.voxel_probes import exchanged
+from scripts.probing.voxel_probes import dice_of, exchanged
 from torch import nn
 
 
@@ -53,6 +53,33 @@ def test_labels_are_exchanged_between_subjects_alone(items):
     twice = [items[0], {**items[1], "subject": "0"}, items[2]]
     found = [entry["label"] for entry in exchanged(twice)]
     assert [next(i for i, own in enumerate(twice) if own["label"] is label) for label in found] == [2, 2, 0]
+
+
+def test_what_was_not_drawn_is_not_scored(items):
+    """Both structures found, one drawn: a Dice of 1 where this is told, of 0.5 else."""
+    found = items[0]["label"].to(torch.uint8)
+    drawn = {**items[0], "label": items[0]["label"] * (items[0]["label"] == 1)}
+    told = {**drawn, "drawn": torch.tensor([1.0, 0.0])}
+    assert dice_of([found], [told]) == {"0.nii.gz": 1.0}
+    assert dice_of([found], [drawn]) == {"0.nii.gz": 0.5}
+
+
+def test_what_was_drawn_is_exchanged_with_the_labels(items):
+    told = [{**one, "drawn": torch.tensor([1.0, float(number)])} for number, one in enumerate(items[:2])]
+    assert [entry["drawn"].tolist() for entry in exchanged(told)] == [[1, 1], [1, 0]]
+
+
+def test_fine_tuning_leaves_open_what_was_not_drawn(items):
+    """Of four scans one alone has structure 2 drawn: told so, a training finds it in others; else it does not."""
+    torch.manual_seed(0)
+    backbone = UNetBackbone(features=(8, 16))
+    loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+    partly = [{**one, "label": one["label"] * (one["label"] == 1)} for one in items[1:4]]
+    told = [items[0], *({**one, "drawn": torch.tensor([1.0, 0.0])} for one in partly)]
+    tuning = FineTuning(loss, steps=24, measured=1, levels=None)
+    dice = [tuning(backbone, backbone, learned, items[4:], 2, seed=3)[0][24] for learned in (told, [items[0], *partly])]
+    assert min(dice[0].values()) > 0.6
+    assert max(dice[1].values()) < 0.6
 
 
 def test_fine_tuning_learns_and_leaves_the_start(backbone, items):
