@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .result_names import VOLUME_ENDINGS, split_ending
+from .result_names import RECORD, VOLUME_ENDINGS, split_ending
 
 ENTITIES = re.compile(r"_((?:acq|ce|trc|rec|echo|flip|inv|mt|part)-[^_]+)")
 """What a scan's name says of how it was acquired, besides its suffix."""
@@ -32,14 +32,21 @@ NO_SCANS = (
 """Suffixes of label maps, and of series of volumes."""
 FIRST = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "ct", "pet")
 """Suffixes that are taken first, where several are equally frequent."""
+ELSEWHERE = ("derivatives", "sourcedata")
+"""Folders of other data sets."""
 
 
 def is_bids(folder: Path) -> bool:
     """
-    Whether a folder is such a data set, or a subject's folder of one: subjects' folders with a folder of a kind of
-    image in them.
+    Whether a folder is such a data set, or a subject's folder of one: a subject's folder with a folder of a kind of
+    image in it, and a volume named after the subject.
     """
-    return any(kind.is_dir() for path in _subjects(folder) for kind in (*path.glob("anat"), *path.glob("ses-*/*")))
+    return any(
+        path.name.lower().endswith(VOLUME_ENDINGS)
+        for subject in _subjects(folder)
+        if any(kind.is_dir() for kind in (*subject.glob("anat"), *subject.glob("ses-*/*")))
+        for path in subject.rglob("sub-*")
+    )
 
 
 def _subjects(folder: Path) -> list[Path]:
@@ -61,13 +68,21 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
 
     Returns:
         dictionaries with ``image``, ``subject`` (``sub-01``) and ``kind`` (``T1w``, ``T1w ce-gd``); and what was left
-        out, with the reason. Derivatives and raw data before conversion are other data sets, and are not looked into.
+        out, with the reason: volumes without a BIDS name among it. Derivatives and raw data before conversion are other
+        data sets, and are not looked into.
     """
+    subjects = {path: path.resolve().name for path in _subjects(folder)}
     found: list[tuple[str, str, str]] = []
-    for subject in _subjects(folder):
-        for path in sorted(subject.rglob("sub-*")):
-            if path.name.lower().endswith(VOLUME_ENDINGS) and path.is_file():
-                found.append((str(path), subject.resolve().name, suffix_of(path.name)))
+    unnamed: list[tuple[str, str]] = []
+    volumes, earlier = _volumes(folder, list(subjects))
+    for path in volumes:
+        subject = next((subjects[above] for above in path.parents if above in subjects), "")
+        if not path.is_file():
+            unnamed.append((str(path), "is a link to a file that is not there"))
+        elif subject and path.name.startswith("sub-"):
+            found.append((str(path), subject, suffix_of(path.name)))
+        else:
+            unnamed.append((str(path), "is not named as BIDS has it (sub-XX/anat/sub-XX_T1w.nii.gz)"))
     masks = [path for path, _, kind in found if kind in NO_SCANS or re.search(r"_(desc|label)-[^_]*mask", path)]
     scans = [
         {"image": path, "subject": subject, "kind": " ".join([suffix, *ENTITIES.findall(os.path.basename(path))])}
@@ -75,8 +90,29 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
         if path not in masks
     ]
     left_out = [(path, "is a mask, a label map or a series of volumes by its BIDS suffix") for path in masks]
-    elsewhere = [name for name in ("derivatives", "sourcedata") if os.path.isdir(folder / name)]
-    return scans, left_out + [(str(folder / name), "is another data set within BIDS") for name in elsewhere]
+    elsewhere = [name for name in ELSEWHERE if os.path.isdir(folder / name)]
+    left_out += [(str(folder / name), "is another data set within BIDS") for name in elsewhere]
+    return scans, [*left_out, *unnamed, *earlier]
+
+
+def _volumes(folder: Path, subjects: Sequence[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Volume files of a data set, in alphabetical order, and folders with results of an earlier run."""
+    volumes, earlier = [], []
+    for top in (folder, *(path for path in subjects if path != folder and path.is_symlink())):
+        for root, folders, names in os.walk(top):
+            if RECORD in names and Path(root) != folder:
+                earlier.append((root, f"holds results of an earlier run ({RECORD})"))
+                folders.clear()
+                continue
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".") and not (Path(root) == folder and name in ELSEWHERE)
+            ]
+            volumes += [
+                Path(root, name) for name in names if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith(".")
+            ]
+    return sorted(volumes), earlier
 
 
 def usual_suffix(scans: Sequence[Mapping[str, Any]]) -> str | None:

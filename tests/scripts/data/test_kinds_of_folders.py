@@ -59,6 +59,40 @@ class TestBIDS:
         with pytest.raises(InputError, match="no scan of kind 'FLAIR', but 4 T1w, 2 T2w: pass --kind"):
             find_scans(str(bids), kind="FLAIR")
 
+    def test_volumes_without_a_bids_name_are_told(self, bids, anatomy, capsys):
+        """Before, one folder of BIDS hid all others."""
+        names = ("control_01/anat/control_01_T1w.nii.gz", "sub-03/anat/T1w.nii.gz", "loose.nii.gz")
+        expected = found(bids)
+        for number, name in enumerate(names):
+            write_nifti(bids / name, anatomy(10 + number))
+        (bids / "sub-01" / "anat").mkdir()
+        (bids / "sub-01" / "anat" / "sub-01_T1w.nii.gz").symlink_to("not_fetched")
+        write_nifti(bids / "runs" / "warped.nii.gz", anatomy(20))
+        (bids / "runs" / "results.csv").touch()
+        capsys.readouterr()
+        assert found(bids) == expected
+        told = capsys.readouterr().out
+        assert f"left out 3, as {bids / names[0]}, which is not named as BIDS has it (sub-XX/anat/" in told
+        assert "sub-01_T1w.nii.gz, which is a link to a file that is not there" in told
+        assert f"left out 1, as {bids / 'runs'}, which holds results of an earlier run" in told
+        for name in names[:2]:  # as the message says
+            new = bids / "sub-04" / "anat" / "sub-04_T1w.nii.gz" if name == names[0] else bids / name
+            new.parent.mkdir(parents=True, exist_ok=True)
+            (bids / name).rename(new.with_name(f"{new.parts[-3]}_T1w.nii.gz"))
+        assert set(found(bids).values()) == {"sub-01", "sub-02", "sub-03", "sub-04"}
+
+    def test_subjects_that_are_links(self, bids, tmp_path_factory):
+        expected, store = found(bids), tmp_path_factory.mktemp("store")
+        (bids / "sub-02").rename(store / "sub-02")
+        (bids / "sub-02").symlink_to(store / "sub-02")
+        assert found(bids) == expected
+
+    def test_a_folder_that_only_looks_like_bids(self, tmp_path, anatomy):
+        names = [f"sub-0{n}/ses-1/scan/T1_mprage.nii.gz" for n in (1, 2)]
+        for number, name in enumerate(names):
+            write_nifti(tmp_path / name, anatomy(number))
+        assert list(found(tmp_path)) == names
+
     def test_a_subjects_folder(self, bids):
         """Given alone, it is read as the data set is."""
         assert found(bids / "sub-01") == {f"ses-{n}/anat/sub-01_ses-{n}_T1w.nii.gz": "sub-01" for n in (1, 2)}
