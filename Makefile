@@ -11,12 +11,15 @@ LABEL ?=
 DATASET ?=
 NAME ?=
 ARGS ?=
-SUBJECTS ?= 12
+SUBJECTS ?=
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LABEL_VENV := .venv-monailabel
 COMPARE_VENV := .venv-compare
+
+# A variable that is typed for a target without use for it is refused; one of the environment may be meant for another.
+only = $(foreach given,$(filter-out $1 ARGS,DATA OUT MODEL ATLAS LABEL DATASET NAME SUBJECTS),$(if $(and $($(given)),$(filter command,$(origin $(given)))),$(error make $@ does not use $(given)=: it takes $1 ARGS)))
 
 .PHONY: help setup phantoms pretrain report probe carry child zoo evidence benchmark compare documents lint format clean
 .PHONY: test test-fast test-process test-release test-monailabel test-compare test-zoo
@@ -36,46 +39,57 @@ $(READY): constraints.txt pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --constraint $(VENV)/constraints.txt dynamic_network_architectures
 	touch $@
 
-phantoms: $(READY)  ## make the built-in phantom cohort (SUBJECTS=12) in data/phantoms
-	$(PY) tools/gvsl.py phantoms --subjects $(SUBJECTS)
+phantoms: $(READY)  ## make the built-in phantom cohort (SUBJECTS=12) in data/phantoms, or OUT=<folder>
+	$(call only,OUT SUBJECTS)
+	$(PY) tools/gvsl.py phantoms $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
-pretrain: $(READY)  ## pre-train: on phantoms, or DATA=<folder of scans> OUT=<folder> ARGS='--epochs 50 --memory 8 ...'
-	$(PY) tools/gvsl.py pretrain --subjects $(SUBJECTS) $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+pretrain: $(READY)  ## pre-train: on phantoms, or DATA=<folder of scans> OUT=<folder> MODEL=<model.pt to start from> ARGS='--epochs 50 --memory 8 ...'
+	$(call only,DATA OUT MODEL SUBJECTS)
+	$(PY) tools/gvsl.py pretrain $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 report: $(READY)  ## one HTML page about a model: MODEL=<model.pt> DATA=<folder of scans> OUT=<folder>
+	$(call only,MODEL DATA OUT)
 	$(if $(MODEL),,$(error make report needs MODEL=<the model.pt of a training run>))
 	$(if $(DATA),,$(error make report needs DATA=<the folder of scans to measure on>))
 	$(PY) tools/gvsl.py report --model "$(MODEL)" --data "$(DATA)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 probe: $(READY)  ## will a model help on your data? a page with a verdict: DATA=<5 or more labelled scans> MODEL=<model.pt> OUT=<folder>
+	$(call only,DATA MODEL OUT)
 	$(if $(DATA),,$(error make probe needs DATA=<a folder of 5 or more labelled scans, with dataset.json>))
 	$(PY) tools/gvsl.py probe --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 carry: $(READY)  ## labels from a labelled scan: ATLAS=<scan> LABEL=<its label map> DATA=<folder of scans> OUT=<folder>
+	$(call only,ATLAS LABEL DATA MODEL OUT)
 	$(if $(ATLAS),,$(error make carry needs ATLAS=<a labelled scan, or a folder of them>))
 	$(if $(LABEL),,$(error make carry needs LABEL=<the label map of ATLAS, or a folder of them>))
 	$(if $(DATA),,$(error make carry needs DATA=<the folder of scans that need labels>))
 	$(PY) tools/gvsl.py carry --atlas "$(ATLAS)" --label "$(LABEL)" --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
+	$(call only,DATASET NAME OUT)
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))
 	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation or ..._classification))
 	$(PY) tools/gvsl.py child --dataset "$(DATASET)" --name "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
+	$(call only,OUT)
 	$(PY) tools/gvsl.py zoo $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 benchmark: $(READY)  ## how fast is a step, against the limit and the published one: OUT=<folder> ARGS='--growth'
+	$(call only,OUT)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) benchmarks/benchmark.py "$(or $(OUT),runs/benchmark)" $(ARGS)
 
 evidence: $(READY)  ## compare the arms of benchmarks/evidence.json: DATA=<folder of the sets> OUT=<folder> ARGS='--arms ...'
+	$(call only,DATA OUT)
 	$(if $(DATA),,$(error make evidence needs DATA=<the folder that holds the sets>))
 	$(PY) benchmarks/run_evidence.py --data "$(DATA)" --out "$(or $(OUT),runs/evidence)" $(ARGS)
 
 documents: $(READY)  ## tables and pictures of the documents, anew from the results: DATA=<folder of the sets>
+	$(call only,DATA)
 	$(PY) benchmarks/documents.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 compare: $(COMPARE_VENV)/.ready  ## the matching beside greedy, ANTs, ConvexAdam: DATA=<labelled folder> OUT=<folder> ARGS='--pairs 10 ...'
+	$(call only,DATA OUT)
 	$(if $(DATA),,$(error make compare needs DATA=<a folder of labelled scans with a dataset.json>))
 	OMP_NUM_THREADS=1 $(COMPARE_VENV)/bin/python benchmarks/compare.py --data "$(DATA)" --out "$(or $(OUT),runs/compare)" $(ARGS)
 

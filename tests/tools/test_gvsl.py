@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,69 @@ def test_a_training_without_scans_makes_phantoms_first(
     assert gvsl.main(["pretrain", "--epochs", "1"]) == 0
     assert ran[0] == [str(gvsl.TOOLS / "make_phantoms.py"), str(tmp_path), "--subjects", "12"]
     assert ran[1][-4:] == ["--output_dir", "runs/demo", "--epochs", "1"]
+
+
+def test_a_training_starts_from_a_model(ran: list[list[str]]) -> None:
+    """Before, it began with random weights."""
+    for option in ("--model", "--pretrained"):
+        assert gvsl.main(["pretrain", "--data", "d", option, "m.pt", "--epochs", "1"]) == 0
+        assert ran[-1][-4:] == ["--pretrained", "m.pt", "--epochs", "1"]
+
+
+def test_overlays_are_applied_last(ran: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "settings.json").touch()
+    given = ["--data", "d", "--model", str(tmp_path / "model.pt"), "--overlay", "segresnet", "--overlay", "demo"]
+    for command in ("report", "probe"):
+        assert gvsl.main([command, *given]) == 0
+        assert ran[-1][len(RUN)].endswith(f",'{CONFIGS}/segresnet.json','{CONFIGS}/demo.json']")
+    assert gvsl.main(["carry", *given[:-2], "--atlas", "a", "--label", "l"]) == 0
+    assert ran[-1][len(RUN)].endswith(f"/settings.json','{CONFIGS}/segresnet.json']")
+
+
+def test_phantoms_elsewhere(ran: list[list[str]]) -> None:
+    assert gvsl.main(["phantoms", "--out", "o", "--subjects", "3", "--seed", "1"]) == 0
+    assert ran == [[str(gvsl.TOOLS / "make_phantoms.py"), "o", "--subjects", "3", "--seed", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["phantoms", "--model", "m"], "phantoms does not use --model: its own options are --out, --subjects"),
+        (["child", "--dataset", "d", "--name", "n", "--model=m"], "child does not use --model: its own"),
+        (["report", "--data", "d", "--model", "m", "--subjects", "3"], "report does not use --subjects: its own"),
+        (["zoo", "--overlay", "segresnet"], "zoo does not use --overlay: its own options are --out"),
+        (["pretrain", "--data", "d", "--subjects", "3"], "--subjects is of phantoms, --data of scans: leave one"),
+        (["report", "--data", "d", "--model", "m", "--overlay", "none"], "none.json does not exist: name a file of"),
+        (["carry", "--data", "d", "--atlas", "a", "--label", "l", "--overlay", "paper"], "and carry has no 'loss'"),
+    ],
+)
+def test_an_option_that_would_not_be_used_is_refused(
+    ran: list[list[str]], given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        gvsl.main(given)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert ran == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not there")
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (["pretrain", "DATA=d", "MODEL=m"], 'tools/gvsl.py pretrain --data "d" --model "m"'),
+        (["pretrain", "SUBJECTS=3"], "tools/gvsl.py pretrain --subjects 3"),
+        (["phantoms", "OUT=o", "ARGS=--seed 1"], 'tools/gvsl.py phantoms --out "o" --seed 1'),
+        (["child", "DATASET=d", "NAME=n", "MODEL=m"], "make child does not use MODEL=: it takes DATASET NAME OUT ARGS"),
+        (["carry", "ATLAS=a", "LABEL=l", "DATA=d", "SUBJECTS=3"], "make carry does not use SUBJECTS="),
+    ],
+)
+def test_make_passes_a_variable_on_or_refuses_it(repository: Path, given: list[str], passed: str) -> None:
+    command = ["make", "-n", "-C", str(repository), *given]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NAME": "host"})
+    assert passed in " ".join((made.stdout + made.stderr).split())
+    assert (made.returncode == 0) == ("gvsl.py" in passed)
 
 
 def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_path: Path) -> None:
