@@ -65,9 +65,11 @@ def list_pairs(
         :func:`~scripts.data.result_names`.
 
     Raises:
-        InputError: naming every scan that cannot be used, or a label map that does not fit.
+        InputError: naming every scan that cannot be used, or a label map that does not fit; for options that are not
+            used together.
     """
     check_flags({"skip_bad": skip_bad})
+    _refuse_unused(pairs is not None, fixed, moving, moving_label, points if points is not None else fixed_points)
     options: dict[str, Any] = {"label_maps": label_maps, "kind": kind, "skip_bad": skip_bad, "layout": layout}
     found = surveyed or Survey()
     if pairs is not None:
@@ -97,10 +99,11 @@ def list_pairs(
             {"image": fixed or scans[0]["image"], **{names[key]: scan[key] for key in names if key in scan}}
             for scan in others
         ]
+        missing = [scan["missing_label"] for scan in others if "missing_label" in scan]
+        if missing:
+            print(f"{len(missing)} of {len(others)} moving scans have no label: {missing[0]} is missing", flush=True)
     else:
         raise InputError("nothing to match: pass --fixed and --moving, --pairs, or --dataset_dir")
-    if (points is not None or fixed_points is not None) and (pairs is not None or fixed is None or moving is None):
-        raise InputError("landmarks go with --fixed and --moving; in --pairs name them there, 'points', 'fixed_points'")
     if not listed:
         raise InputError("nothing to match: there is no moving scan besides the fixed one")
     found, listed = _checked(listed, found, skip_bad)
@@ -122,6 +125,21 @@ def list_pairs(
         {internal.get(key, key): value for key, value in pair.items()} | space | {"result": result}
         for pair, result in zip(listed, results, strict=True)
     ]
+
+
+def _refuse_unused(listed: bool, fixed: str | None, moving: Any, moving_label: Any, landmarks: Any) -> None:
+    """Refuse what would not be used beside a list of pairs (``listed``), or in a folder that is matched."""
+    if listed and (fixed is not None or moving is not None):
+        raise InputError("--pairs names the scans itself: leave --fixed and --moving out, or pass them without --pairs")
+    if moving is not None and fixed is None:
+        raise InputError("--moving goes with --fixed: pass --fixed <the scan that these are matched to>")
+    if moving_label is not None and moving is None:
+        raise InputError(
+            "label maps go with --fixed and --moving; in --pairs name them there, 'moving_label', those of "
+            "--dataset_dir in its dataset.json"
+        )
+    if landmarks is not None and moving is None:
+        raise InputError("landmarks go with --fixed and --moving; in --pairs name them there, 'points', 'fixed_points'")
 
 
 def _sources(results: Sequence[str], pairs: Sequence[dict[str, str]]) -> dict[str, list[str]]:

@@ -90,6 +90,37 @@ def test_refusals_name_the_culprit(folder):
         list_pairs(fixed=a, moving=str(folder / "imagesTr" / "bad.nii.gz"))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("dataset_dir", "fixed", "moving_label"), "label maps go with --fixed and --moving"),
+        (("dataset_dir", "moving_label"), "label maps go with --fixed and --moving"),
+        (("dataset_dir", "moving"), "--moving goes with --fixed: pass --fixed"),
+        (("pairs", "moving_label"), "in --pairs name them there, 'moving_label'"),
+        (("pairs", "fixed"), "leave --fixed and --moving out"),
+        (("pairs", "moving"), "leave --fixed and --moving out"),
+    ],
+)
+def test_options_that_would_not_be_used_are_refused(folder, given, message):
+    """Before, they were dropped: other pairs were matched, or no labels carried."""
+    a, b, label = (str(folder / name) for name in ("imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"))
+    every = {"dataset_dir": str(folder), "fixed": a, "moving": b, "moving_label": label}
+    every["pairs"] = [{"image": a, "moving": b}]
+    with pytest.raises(InputError, match=message):
+        list_pairs(**{name: every[name] for name in given})
+    (pair,) = list_pairs(dataset_dir=str(folder), fixed=a, moving=b, moving_label=label)  # as the messages say
+    assert (pair["moving"], pair["label"]) == (b, label)
+    (pair,) = list_pairs(pairs=[{**every["pairs"][0], "moving_label": label}])
+    assert pair["label"] == label
+
+
+def test_labels_that_are_named_and_missing_are_told(folder, capsys):
+    missing = folder / "labelsTr" / "c.nii.gz"
+    missing.unlink()
+    assert ["label" in pair for pair in list_pairs(str(folder))] == [True, False]
+    assert f"1 of 2 moving scans have no label: {missing} is missing" in capsys.readouterr().out
+
+
 def test_label_maps_that_do_not_fit_are_refused(tmp_path):
     image = save(tmp_path / "scan.nii.gz")
     good = np.zeros((8, 9, 7))
