@@ -65,11 +65,11 @@ carry: $(READY)  ## labels from a labelled scan: ATLAS=<scan> LABEL=<its label m
 	$(if $(DATA),,$(error make carry needs DATA=<the folder of scans that need labels>))
 	$(PY) tools/gvsl.py carry --atlas "$(ATLAS)" --label "$(LABEL)" --data "$(DATA)" $(if $(MODEL),--model "$(MODEL)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
-child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task>
-	$(call only,DATASET NAME OUT)
+child: $(READY)  ## a child bundle for your data: DATASET=<folder with dataset.json> NAME=<organ>_<modality>_<task> MODEL=<pre-trained model.pt>
+	$(call only,DATASET NAME OUT MODEL)
 	$(if $(DATASET),,$(error make child needs DATASET=<a folder with dataset.json>))
 	$(if $(NAME),,$(error make child needs NAME=<organ>_<modality>_segmentation or ..._classification))
-	$(PY) tools/gvsl.py child --dataset "$(DATASET)" --name "$(NAME)" $(if $(OUT),--out "$(OUT)") $(ARGS)
+	$(PY) tools/gvsl.py child --dataset "$(DATASET)" --name "$(NAME)" $(if $(OUT),--out "$(OUT)") $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 zoo: $(READY)  ## make the packages of a model zoo, parent and children, in dist
 	$(call only,OUT)
@@ -88,10 +88,10 @@ documents: $(READY)  ## tables and pictures of the documents, anew from the resu
 	$(call only,DATA)
 	$(PY) benchmarks/documents.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-compare: $(COMPARE_VENV)/.ready  ## the matching beside greedy, ANTs, ConvexAdam: DATA=<labelled folder> OUT=<folder> ARGS='--pairs 10 ...'
-	$(call only,DATA OUT)
+compare: $(COMPARE_VENV)/.ready  ## the matching beside greedy, ANTs, ConvexAdam: DATA=<labelled folder> OUT=<folder> MODEL=<model.pt> ARGS='--pairs 10 ...'
+	$(call only,DATA OUT MODEL)
 	$(if $(DATA),,$(error make compare needs DATA=<a folder of labelled scans with a dataset.json>))
-	OMP_NUM_THREADS=1 $(COMPARE_VENV)/bin/python benchmarks/compare.py --data "$(DATA)" --out "$(or $(OUT),runs/compare)" $(ARGS)
+	OMP_NUM_THREADS=1 $(COMPARE_VENV)/bin/python benchmarks/compare.py --data "$(DATA)" --out "$(or $(OUT),runs/compare)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 $(COMPARE_VENV)/.ready: constraints-compare.txt pyproject.toml
 	test -x $(COMPARE_VENV)/bin/python || $(PYTHON) -m venv $(COMPARE_VENV)

@@ -114,7 +114,8 @@ def carry(args: argparse.Namespace) -> list[list[str]]:
 def child(args: argparse.Namespace) -> list[list[str]]:
     """A child bundle for a labelled data set."""
     out = ["--out", args.out] if args.out else []
-    return [[str(TOOLS / "make_child.py"), args.dataset, args.name, *out]]
+    start = ["--start", args.model] if args.model else []
+    return [[str(TOOLS / "make_child.py"), args.dataset, args.name, *out, *start]]
 
 
 def zoo(args: argparse.Namespace) -> list[list[str]]:
@@ -129,7 +130,7 @@ COMMANDS: dict[str, tuple[Command, tuple[str, ...], tuple[str, ...]]] = {
     "report": (report, ("model", "data"), ("out", "overlay")),
     "probe": (probe, ("data",), ("out", "model", "overlay")),
     "carry": (carry, ("atlas", "label", "data"), ("out", "model", "overlay")),
-    "child": (child, ("dataset", "name"), ("out",)),
+    "child": (child, ("dataset", "name"), ("out", "model")),
     "zoo": (zoo, (), ("out",)),
 }
 """Functions that give the commands to run, the options that each needs, and those that it takes besides."""

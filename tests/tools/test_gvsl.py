@@ -79,7 +79,7 @@ def test_phantoms_elsewhere(ran: list[list[str]]) -> None:
     ("given", "message"),
     [
         (["phantoms", "--model", "m"], "phantoms does not use --model: its own options are --out, --subjects"),
-        (["child", "--dataset", "d", "--name", "n", "--model=m"], "child does not use --model: its own"),
+        (["zoo", "--model=m"], "zoo does not use --model: its own"),
         (["report", "--data", "d", "--model", "m", "--subjects", "3"], "report does not use --subjects: its own"),
         (["zoo", "--overlay", "segresnet"], "zoo does not use --overlay: its own options are --out"),
         (["pretrain", "--data", "d", "--subjects", "3"], "--subjects is of phantoms, --data of scans: leave one"),
@@ -105,7 +105,8 @@ def test_an_option_that_would_not_be_used_is_refused(
         (["pretrain", "DATA=d", "MODEL=m"], 'tools/gvsl.py pretrain --data "d" --model "m"'),
         (["pretrain", "SUBJECTS=3"], "tools/gvsl.py pretrain --subjects 3"),
         (["phantoms", "OUT=o", "ARGS=--seed 1"], 'tools/gvsl.py phantoms --out "o" --seed 1'),
-        (["child", "DATASET=d", "NAME=n", "MODEL=m"], "make child does not use MODEL=: it takes DATASET NAME OUT ARGS"),
+        (["zoo", "MODEL=m"], "make zoo does not use MODEL=: it takes OUT ARGS"),
+        (["child", "DATASET=d", "NAME=n", "MODEL=m"], 'tools/gvsl.py child --dataset "d" --name "n" --model "m"'),
         (["carry", "ATLAS=a", "LABEL=l", "DATA=d", "SUBJECTS=3"], "make carry does not use SUBJECTS="),
     ],
 )
