@@ -6,12 +6,12 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import itertools
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +30,10 @@ OF_POINTS = ("fiducial", "line", "angle", "curve", "closedcurve", "pointset")
 UNNAMED = 2
 """Columns at the end of a row that newer files of 3D Slicer (.fcsv) do not name."""
 NAME_COLUMNS = ("label", "name", "point", "id")
+UNPLACED = ("0", "0.0", "false")
+"""In the column ``defined`` of tables of 3D Slicer: of landmarks that are not placed yet, at 0, 0, 0."""
+COORDINATES: tuple[tuple[str, str | None], ...] = (("xyz", None), ("ras", "RAS"), ("lps", "LPS"))
+"""Names of columns, and the space that they say."""
 
 
 @dataclass
@@ -56,8 +60,8 @@ def read_points(path: str, space: str | None = None) -> PointFile:
 
     Args:
         path: a markups file of 3D Slicer (``.mrk.json``, ``.fcsv``), or ``.csv`` with a row a landmark: the columns x,
-            y, z (or r, a, s; or l, p, s) and perhaps one of names, "label", "name", "point" or "id"; without a header
-            three numbers, or a name and three numbers.
+            y, z (or r, a, s; or l, p, s) and perhaps one of names, "label", "name", "point" or "id", and 3D Slicer's
+            "defined", 0 for a landmark that is not placed; without a header three numbers, or a name and three numbers.
         space: "RAS" or "LPS", for a file that does not say it. 3D Slicer's do; CSV by its columns' names, or by a line
             ``# CoordinateSystem = RAS``.
 
@@ -119,15 +123,17 @@ def _markups(content: str, ending: str) -> PointFile:
 
 
 def _table(content: str, ending: str, asked: str | None) -> PointFile:
-    """Points of a ``.fcsv`` or ``.csv`` file, a row each."""
+    """Points of a ``.fcsv`` or ``.csv`` file, a row each; those that are not placed yet stay as they are."""
     lines = [line for line in content.splitlines() if line.strip()]
-    remarks = [line for line in lines if line.lstrip().startswith("#")]
+    remarks = [line for line in lines if _is_remark(line)]
     remark = "\n".join(remarks)
     found = re.search(r"coordinatesystem\s*[=:]\s*(\w+)", remark, re.IGNORECASE)
     said = None if found is None else FCSV_NUMBERS.get(found[1], found[1].upper())
     if said is not None and said not in SPACES:
         raise ValueError(f"its CoordinateSystem is {found and found[1]}, not RAS or LPS")
     separator, rows = split_rows("\n".join(line for line in lines if line not in remarks))
+    if ending == ".csv":
+        _check_remarks(lines)
     if not rows:
         return PointFile([], np.zeros((0, 3)), ending, lambda moved: content)
     listed = re.search(r"columns\s*=\s*(.+)", remark)
@@ -135,6 +141,7 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
     if ending == ".fcsv":
         names = (listed[1] if listed else "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc").split(",")
     elif any(_is_number(cell) for cell in rows[0]):
+        _check_unnamed(rows[0], remarks)
         names = ["x", "y", "z"] if len(rows[0]) == 3 and _is_number(rows[0][0]) else ["label", "x", "y", "z"]
         if len(rows[0]) != len(names):
             raise ValueError("without a line of column names it has three numbers a row, or a name and three numbers")
@@ -153,24 +160,30 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
     if space is None:
         raise ValueError("it does not say its space: pass --points_space RAS, or --points_space LPS")
     signs = SPACES[space]
-    short = next((place for place, row in enumerate(rows, start=1) if len(row) <= max(columns)), None)
+    defined = names.index("defined") if "defined" in names else len(names)
+    placed = {
+        place: row
+        for place, row in enumerate(rows, start=1)
+        if not any(cell.lower() in UNPLACED for cell in row[defined : defined + 1])
+    }
+    short = next((place for place, row in placed.items() if len(row) <= max(columns)), None)
     if short is not None:
         raise ValueError(f"landmark {short} has {len(rows[short - 1])} columns, {max(columns) + 1} are needed")
-    positions = np.array([[number(row[column]) for column in columns] for row in rows]).reshape(-1, 3)
+    positions = np.array([[number(row[column]) for column in columns] for row in placed.values()]).reshape(-1, 3)
     named = next((names.index(name) for name in NAME_COLUMNS if name in names), None)
     labels = [
-        (row[named] if named is not None and named < len(row) else "") or str(place)
-        for place, row in enumerate(rows, start=1)
+        (row[named] if named is not None and named < len(row) else "") or str(place) for place, row in placed.items()
     ]
 
     def text(moved: np.ndarray) -> str:
         written = io.StringIO()
         written.writelines(f"{line}\n" for line in remarks)
         writer = csv.writer(written, delimiter=separator, lineterminator="\n")
-        writer.writerows(header)
-        for row, position in zip(rows, moved * signs, strict=True):
-            values = dict(zip(columns, (f"{value:.4f}" for value in position), strict=True))
-            writer.writerow([values.get(column, cell) for column, cell in enumerate(row)])
+        filled = copy.deepcopy(rows)
+        for place, position in zip(placed, moved * signs, strict=True):
+            for column, value in zip(columns, position, strict=True):
+                filled[place - 1][column] = f"{value:.4f}"
+        writer.writerows([*header, *filled])
         return written.getvalue()
 
     return PointFile(labels, positions * signs, ending, text)
@@ -178,13 +191,42 @@ def _table(content: str, ending: str, asked: str | None) -> PointFile:
 
 def _coordinates(names: Sequence[str]) -> tuple[list[int], str | None]:
     """Which columns are the coordinates, and the space that their names say."""
-    kinds: tuple[tuple[Any, str | None], ...] = (("xyz", None), ("ras", "RAS"), ("lps", "LPS"))
-    for letters, space in kinds:
+    for letters, space in COORDINATES:
         if all(letter in names for letter in letters):
             if any(names.count(letter) > 1 for letter in letters):
                 raise ValueError(f"it has a column of {', '.join(letters)} twice: rename one")
             return [names.index(letter) for letter in letters], space
     raise ValueError(f"its columns are {', '.join(names)}: x, y, z (or r, a, s; or l, p, s) are needed")
+
+
+def _is_remark(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _check_remarks(lines: Sequence[str]) -> None:
+    """Refuse lines of a ``.csv`` that begin with # below its first row: landmarks of such names, or left out."""
+    table = itertools.dropwhile(lambda line: _is_remark(line) or line.startswith("sep="), lines)
+    row = next(filter(_is_remark, table), None)
+    if row is not None:
+        raise ValueError(f"its line '{row}' begins with # below the first row: remove the #, or the line")
+
+
+def _check_unnamed(first: Sequence[str], remarks: Sequence[str]) -> None:
+    """Refuse names or numbers of columns, and landmarks, that a table without a header would hide."""
+    if list(first[-3:]) == ["0", "1", "2"]:
+        names = "label,x,y,z" if len(first) > 3 else "x,y,z"
+        raise ValueError(
+            f"its first line has numbers of columns, 0, 1, 2: write {names} there, or above it, if it is a landmark"
+        )
+    for line in remarks:
+        named = set(re.split(r"[\s#=,;\"]+", line.lower()))
+        cells = re.split(r"[,;\t]", line)
+        if any(named >= set(letters) for letters, _ in COORDINATES):
+            raise ValueError(
+                f"its line '{line}' names the columns, but begins with #: write only their names there, without #"
+            )
+        if len(cells) in (3, 4) and all(map(_is_number, cells[-2:])):
+            raise ValueError(f"its line '{line}' is a landmark, but begins with #: remove the #, or the line")
 
 
 def _is_number(text: str) -> bool:

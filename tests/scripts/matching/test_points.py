@@ -103,6 +103,8 @@ def test_a_markups_file_keeps_what_is_not_a_position(tmp_path):
         ("a.csv", "label,x,y,z\napex,1,2\n", "RAS", "landmark 1 has 3 columns"),
         ("a.csv", "label,x,y,z\n", "RAS", "holds no landmark"),
         ("a.csv", "", "RAS", "holds no landmark"),
+        ("a.csv", "r,a,s,defined\n0,0,0,0\n", None, "holds no landmark"),
+        ("a.csv", "#1,7,8,9\n", "RAS", "holds no landmark"),
         ("a.fcsv", fcsv("2", 1), None, "CoordinateSystem is 2"),
         ("a.fcsv", "\n".join(fcsv("LPS", 1).splitlines()[2:]), None, "pass --points_space"),
         ("a.mrk.json", slicer(None), None, "coordinateSystem is None"),
@@ -137,6 +139,33 @@ REMEDIES = {
     "said twice": ("r,a,s\n1.5,2.5,3.5\n", "leave --points_space out", None),
     "none": ("x,y,z\n", "place some and save it again", "x,y,z\n1.5,2.5,3.5\n"),
     "not finite": ("x,y,z\n1.5,nan,3.5\n", "correct it there", "x,y,z\n1.5,2.5,3.5\n"),
+    "numbers of columns and rows": (
+        ",0,1,2\n0,1.5,2.5,3.5\n",
+        "has numbers of columns, 0, 1, 2: write label,x,y,z there",
+        "label,x,y,z\n0,1.5,2.5,3.5\n",
+    ),
+    "numbers of columns": ("0,1,2\n1.5,2.5,3.5\n", "0, 1, 2: write x,y,z there", "x,y,z\n1.5,2.5,3.5\n"),
+    "names in a remark": (
+        "# z,y,x\n3.5,2.5,1.5\n",
+        "'# z,y,x' names the columns, but begins with #: write only their names there, without #",
+        "z,y,x\n3.5,2.5,1.5\n",
+    ),
+    "names in a remark with others": (
+        "# columns: z y x\n3.5,2.5,1.5\n",
+        "write only their names there, without #",
+        "z,y,x\n3.5,2.5,1.5\n",
+    ),
+    "a landmark with #": (
+        "label,r,a,s\n#1,1.5,2.5,3.5\n",
+        "'#1,1.5,2.5,3.5' begins with # below the first row: remove the #",
+        "label,x,y,z\n1,1.5,2.5,3.5\n",
+    ),
+    "a landmark with #, first": (
+        "#1,7,8,9\n2,1.5,2.5,3.5\n",
+        "is a landmark, but begins with #: remove the #, or the line",
+        "2,1.5,2.5,3.5\n",
+    ),
+    "a remark below": ("sep=;\n# by hand\n1.5;2.5;3.5\n# checked\n", "'# checked' .* or the line", "1.5;2.5;3.5\n"),
 }
 SPACE_GIVEN = {"no space said": (None, "RAS"), "said twice": ("LPS", None)}
 
@@ -163,6 +192,24 @@ def test_tables_of_spreadsheets(tmp_path, encoding):
     assert (found.names, found.positions.tolist()) == (["Höcker"], [[1, 2, 3]])
     (tmp_path / "a.fcsv").write_text(fcsv("RAS", 1).replace(",,\n", ",,,2,0\n"))
     assert np.allclose(read_points(str(tmp_path / "a.fcsv")).positions, PLACES)
+
+
+def test_landmarks_of_a_table_that_are_not_placed_stay(tmp_path):
+    """3D Slicer exports them at 0, 0, 0; before, they were carried with the others."""
+    content = "label,l,p,s,defined,selected\nF-1,0,0,0,0,1\nF-2,-7,-8,9,1,1\n,,,,0,1\n,1,2,3,1,1\n"
+    (tmp_path / "a.csv").write_text(content)
+    found = read_points(str(tmp_path / "a.csv"))
+    assert (found.names, found.positions.tolist()) == (["F-2", "4"], [[7, 8, 9], [-1, -2, 3]])
+    rows = found.text(np.array([[1, 1, 1], [2, 2, 2]])).splitlines()
+    assert rows[1:3] == ["F-1,0,0,0,0,1", "F-2,-1.0000,-1.0000,1.0000,1,1"]
+    assert rows[3:] == [",,,,0,1", ",-2.0000,-2.0000,2.0000,1,1"]
+
+
+def test_remarks_above_a_table_and_a_landmark_at_0_1_2(tmp_path):
+    (tmp_path / "a.csv").write_text("# by hand, 2024\nsep=,\n# r,a,s in mm\nx,y,z\n0,1,2\n")
+    found = read_points(str(tmp_path / "a.csv"), "RAS")
+    assert found.positions.tolist() == [[0, 1, 2]]
+    assert found.text(found.positions).startswith("# by hand, 2024\n# r,a,s in mm\nx,y,z\n0.0000")
 
 
 def bent(points):
