@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import unicodedata
@@ -27,6 +28,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): correct it there") from error
+
+
+def is_blank(value: Any) -> bool:
+    """Whether an entry says nothing: null, NaN (as pandas writes it), or a text of blanks."""
+    return value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value))
 
 
 def is_nnunet(description: Any) -> bool:
@@ -96,8 +102,6 @@ def listed_images(folder: Path) -> list[dict[str, Any]]:
         items = [{"image": entry} if isinstance(entry, str) else dict(entry) for entry in description["training"]]
         for item in items:
             item["image"] = str(_channel_file(as_spelt(folder / item["image"])))
-            if item.get("subject", "") is None:
-                item.pop("subject")
             if named := item.pop("label", None):
                 label = as_spelt(folder / str(named))
                 item["label" if label.is_file() else "missing_label"] = str(label)

@@ -19,7 +19,7 @@ from ..progress import progress
 from .bids import bids_images, is_bids, usual_suffix
 from .channels import is_further_channel
 from .copies import join_copies
-from .dataset_json import first_channel, listed_images
+from .dataset_json import first_channel, is_blank, listed_images
 from .dry_run import Survey, show_and_leave
 from .folder_layouts import laid_out_images
 from .kinds import by_values, take_kind, tell_kinds
@@ -37,10 +37,15 @@ SubjectKey = str | Callable[[str], Any] | None
 def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
     name = os.path.relpath(item["image"], folder)
     if key is None:
-        return str(item.get("subject", name))
+        return name if is_blank(item.get("subject")) else str(item["subject"])
     if callable(key):
         return str(key(name))
     if key in item:
+        if is_blank(item[key]):
+            raise InputError(
+                f"{item['image']}: its column '{key}' of dataset.json is empty: fill it in, or pass another "
+                "--subject_key"
+            )
         return str(item[key])
     if str(key).startswith("$"):
         raise InputError(
@@ -56,7 +61,7 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
             f"{item['image']}: subject_key '{key}' is neither a column of dataset.json nor a regular expression "
             "found in this path"
         )
-    return match.group(1) if match.groups() else match.group(0)
+    return next((group for group in match.groups() if group is not None), match.group(0))
 
 
 def _check_all(
@@ -208,9 +213,9 @@ def find_scans(dataset_dir: str, subject_key: SubjectKey = None, dry_run: bool =
     Args:
         dataset_dir: the folder.
         subject_key: what tells subjects apart: a column of dataset.json, a regular expression searched in the path
-            relative to the folder (its first group, or the whole match), or a function of that path; None goes by what
-            the layout of the folder says (BIDS; files of one patient that differ in the contrast at the end of their
-            names; a patient's CD), and else takes every scan for a subject of its own.
+            relative to the folder (its first group that matched, or the whole match), or a function of that path; None
+            goes by what the layout of the folder says (BIDS; files of one patient that differ in the contrast at the
+            end of their names; a patient's CD), and else takes every scan for a subject of its own.
         dry_run: list what would be used and what was left out, and end the program.
         options: ``skip_bad``, leave unusable scans out instead of refusing; ``spatial_dims``, 2 or 3; ``min_size``,
             voxels that each axis of a scan must have; ``cache_dir``, where to remember which scans were found good

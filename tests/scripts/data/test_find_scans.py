@@ -121,9 +121,11 @@ class TestSubjects:
             ("site", ["A", "B", "A", "B", "A", "B"]),
             (r"subject_[0-2]|subject", ["subject_0", "subject_1", "subject_2", "subject", "subject", "subject"]),
             (r"subject_(\d)", list("012345")),
+            (r"subject_([01])|_(\d)|x", list("012345")),
+            (r"(x)?\d", list("012345")),
             (lambda name: int(name[-8]) // 2, list("001122")),
         ],
-        ids=["column", "whole match", "group", "function"],
+        ids=["column", "whole match", "group", "groups to choose from", "group that may be missing", "function"],
     )
     def test_key(self, cohort, key, expected):
         assert [scan["subject"] for scan in find_scans(str(cohort), subject_key=key)] == expected

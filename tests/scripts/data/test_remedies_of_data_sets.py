@@ -61,11 +61,28 @@ def test_a_description_that_is_no_json(folder):
 
 def test_entries_without_value_are_none(folder):
     """Before, a subject null was one person of the name None, and a label null a file None that was missing."""
-    training = [{"image": f"imagesTr/{name}.nii.gz", "label": None, "subject": None} for name in NAMES]
+    blank = dict(zip(NAMES, (None, "", " ", float("nan")), strict=True))
+    training = [{"image": f"imagesTr/{name}.nii.gz", "label": None, "subject": blank[name]} for name in NAMES]
     describe(folder, training=training)
     scans = find_scans(str(folder))
     assert len({scan["subject"] for scan in scans}) == 4
     assert not any("label" in scan or "missing_label" in scan for scan in scans)
+
+
+@pytest.mark.parametrize("key", ["patient", "subject"])
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_column_of_subjects_that_is_not_filled_in(folder, key, blank):
+    """Before, all scans with nothing there were one person."""
+    training = [{"image": f"imagesTr/{name}.nii.gz", key: name} for name in NAMES]
+    for name in training[1:3]:
+        name[key] = blank
+    describe(folder, training=training)
+    message = f"{training[1]['image']}: its column '{key}' of dataset.json is empty: fill it in, or pass another"
+    refused(lambda: find_scans(str(folder), subject_key=key), message)
+    assert len({scan["subject"] for scan in find_scans(str(folder), subject_key=r"(\w)\.nii")}) == 4
+    training[1][key], training[2][key] = 0, NAMES[0]
+    describe(folder, training=training)
+    assert [scan["subject"] for scan in find_scans(str(folder), subject_key=key)] == [NAMES[0], "0", *NAMES[::3]]
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
