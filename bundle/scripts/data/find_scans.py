@@ -30,6 +30,8 @@ from .walk_folder import walk
 
 TOLD = ("notes", "label_map", "ct", "digest")
 """What is remembered of a check besides size and voxel size."""
+FORM = "float32"
+"""Of the digests that are remembered: those of earlier versions, which tell other types apart, are made anew."""
 
 SubjectKey = str | Callable[[str], Any] | None
 
@@ -73,8 +75,8 @@ def _check_all(
         with suppress(ValueError):  # a record cut short by a crash is made anew
             known = json.loads(record.read_text(encoding="utf-8"))
 
-    def stamp(path: str) -> list[int]:
-        return [*file_stamp(path), spatial_dims, min_size, *([channels] if channels > 1 else [])]
+    def stamp(path: str) -> list[int | str]:
+        return [FORM, *file_stamp(path), spatial_dims, min_size, *([channels] if channels > 1 else [])]
 
     stamps = {path: stamp(path) if scan_exists(path) else None for path in paths}
     checks = {

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from geometries import write_series
 from scripts.data import PairDataset, find_cohorts, find_scans, fingerprint, split_subjects
+from scripts.data.scan_checks import voxel_digest
 from scripts.errors import InputError
 from scripts.finetuning import classified_cases
 from support import write_nifti
@@ -44,6 +46,36 @@ def test_copies_are_one_subject_and_said(folder, tmp_path, capsys):
         assert len(set(subjects.values())) == 6
         told = capsys.readouterr().out
         assert f"copies: 2 of 8 scans have the voxels of another one, as {folder / 'x.nii'} those of" in told
+
+
+def test_copies_of_another_type_or_scale(folder, tmp_path):
+    """Also beside what an earlier version, whose digests told types apart, remembered of a scan."""
+    for name, dtype, slope in (("f.nii.gz", np.float32, None), ("h.nii.gz", np.int16, 0.5)):
+        stored = values(5).astype(np.float32) / (slope or 1)
+        image = nib.Nifti1Image(stored.astype(dtype), np.eye(4))
+        image.header.set_slope_inter(slope, slope and 0)
+        nib.save(image, folder / name)
+    record = tmp_path / "cache" / "checked_scans.json"
+    find_scans(str(folder), cache_dir=str(record.parent))
+    earlier = json.loads(record.read_text())
+    for entry in earlier.values():
+        entry["stamp"].pop(0)
+        entry["digest"] = "0"
+    record.write_text(json.dumps(earlier))
+    subjects = {
+        Path(scan["image"]).name: scan["subject"] for scan in find_scans(str(folder), cache_dir=str(record.parent))
+    }
+    assert {subjects[name] for name in ("f.nii.gz", "h.nii.gz", "s5.nii.gz")} == {"f.nii.gz"}
+    assert len(set(subjects.values())) == 6
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64, ">f4", ">i2"])
+def test_a_digest_is_of_values_and_shape(dtype):
+    volume = np.arange(24).reshape(2, 3, 4)
+    assert voxel_digest(volume.astype(dtype)) == voxel_digest(volume.astype(np.float32))
+    assert voxel_digest(np.where(volume, volume, -0.0)) == voxel_digest(volume)
+    assert len({voxel_digest(volume.reshape(shape)) for shape in ((2, 3, 4), (4, 3, 2), (24,))}) == 3
+    assert voxel_digest(volume) != voxel_digest(volume + 1)
 
 
 def test_no_pair_of_copies_and_no_copy_held_back(folder):
