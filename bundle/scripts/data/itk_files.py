@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NRRD and MetaImage files, read by ITK; and what it does not look at: units, missing voxel sizes, damaged data."""
+"""NRRD and MetaImage files, read by ITK; and what it does not look at: units, scales, voxel sizes, damaged data."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .nifti_geometry import itk_affine
 
 NRRD_ENDINGS = (".nrrd", ".nhdr")
 ITK_ENDINGS = (*NRRD_ENDINGS, ".mha", ".mhd")
+MILLIMETRES = {"mm", "millimeter", "millimeters", "?", ""}
+"""Units that are taken for millimetres; MetaImage's ``?`` is none."""
 HEADER = 2**16
 """Bytes at the beginning of a file in which its header ends."""
 PART = 2**22
@@ -62,11 +64,22 @@ def itk_geometry(path: str) -> ScanGeometry:
     Where the scan in a file lies, from its header.
 
     Raises:
-        UnusableScan: for another unit than millimetres, voxels of no size, axes that span no volume, more axes than 3.
+        UnusableScan: for another unit than millimetres, values to be scaled, voxels of no size, axes that span no
+            volume, more axes than 3.
     """
     header, _ = _header(path)
-    units = f"{_entry(header, 'space units')} {_entry(header, 'units')}" if path.lower().endswith(NRRD_ENDINGS) else ""
-    other = sorted(set(re.findall(r'"([^"]*)"', units)) - {"mm", "millimeter", "millimeters", ""})
+    if path.lower().endswith(NRRD_ENDINGS):
+        units = re.findall(r'"([^"]*)"', f"{_entry(header, 'space units')} {_entry(header, 'units')}")
+    else:
+        units = [_entry(header, "DistanceUnits")]
+        scale = {name: _entry(header, f"ElementToIntensityFunction{name}") for name in ("Slope", "Offset")}
+        if (float(scale["Slope"] or 1), float(scale["Offset"] or 0)) != (1, 0):
+            told = ", ".join(f"{name} {value}" for name, value in scale.items() if value)
+            raise UnusableScan(
+                f"has values to be scaled (ElementToIntensityFunction: {told}), which ITK does not do; store the "
+                "scaled ones, without these fields"
+            )
+    other = sorted(set(units) - MILLIMETRES)
     if other:
         raise UnusableScan(f"has its space in {other[0]}, which ITK takes for millimetres; store it in millimetres")
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=path)

@@ -23,6 +23,7 @@ VOLUME = np.random.default_rng(0).integers(1, 900, SIZE).astype("<i2")
 PLACE = "space: left-posterior-superior\nspace directions: (2,0,0) (0,2,0) (0,0,3)\nspace origin: (5,6,7)\n"
 META = "ElementSpacing = 2 2 3\nOffset = 5 6 7\n"
 TWO, AXES = np.stack([VOLUME] * 2, -1), "TransformMatrix"
+SCALE = "ElementToIntensityFunction"
 AFFINE = np.array([[-2.0, 0, 0, -5], [0, -2, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])
 
 
@@ -60,6 +61,12 @@ REFUSED = {
                   lambda p: nrrd(p, PLACE)),
     "four axes": ("a.nrrd", lambda p: nrrd(p, PLACE.replace("3)\n", "3) none\n"), TWO, "8 9 7 2"),
                   "has the axes 8 x 9 x 7 x 2; store one scan a file, of three axes", lambda p: nrrd(p, PLACE)),
+    "meta: space in cm": ("a.mha", lambda p: meta(p, META + "DistanceUnits = cm\n"), "in cm.*store it in millimetres",
+                          lambda p: meta(p, META + "DistanceUnits = mm\n")),
+    "meta: scaled": ("a.mha", lambda p: meta(p, META + f"{SCALE}Slope = 2\n{SCALE}Offset = -1024\n"),
+                     "Function: Slope 2, Offset -1024.*store the scaled ones, without", lambda p: meta(p, META)),
+    "meta: moved": ("a.mha", lambda p: meta(p, META + f"{SCALE}Offset = 5\n"), "Function: Offset 5.*store the scaled",
+                    lambda p: meta(p, META + f"DistanceUnits = ?\n{SCALE}Slope = 1.0\n{SCALE}Offset = 0\n")),
     "meta: no size": ("a.mha", lambda p: meta(p, "ElementSpacing = 2 0 3\n"), "set right ones there .*ElementSpacing",
                       lambda p: meta(p, META)),
     "meta: no volume": ("a.mha", lambda p: meta(p, META + f"{AXES} = 1 0 0 1 0 0 0 0 1\n"), "or TransformMatrix",
