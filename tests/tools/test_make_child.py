@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from child.choices import choose
-from child.description import modality, structures
+from child.description import modality, patient_classes, structures
 from scripts.errors import InputError
 from support import write_nifti
 
@@ -68,6 +68,16 @@ def test_a_description_of_nnunet() -> None:
     assert structures(description) == ([{"name": "all", "codes": [1]}, {"name": "core", "codes": [2, 3]}], [])
     with pytest.raises(InputError, match='label "ignore"'):
         structures({**description, "labels": {"background": 0, "a": 1, "ignore": 2}})
+
+
+def test_patients_without_a_class(tmp_path: Path) -> None:
+    """As BIDS, R and pandas write it; before, "NA" and "nan" were classes. Where a description names them, they are."""
+    rows = "".join(f"{number},{value}\n" for number, value in enumerate(["x", "", "n/a", "NA", "y", "NaN", "nan"]))
+    (tmp_path / "patients.csv").write_text("id,ill\n" + rows)
+    classes = [{"name": "x", "values": ["x"]}, {"name": "y", "values": ["y"]}]
+    assert patient_classes({}, TABLE, tmp_path) == (TABLE, classes)
+    classes = [{"name": "known", "values": ["x", "y"]}, {"name": "unknown", "values": ["NA"]}]
+    assert patient_classes({"classes": classes}, TABLE, tmp_path) == (TABLE, classes)
 
 
 DESCRIPTION = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "a", "2": "b"}}

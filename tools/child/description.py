@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.data import channel_names, is_nnunet, label_names, read_json
 from scripts.errors import InputError
-from scripts.finetuning import read_table
+from scripts.finetuning import NO_VALUE, read_table
 
 CT = re.compile(r"\b(CB|CE|HR|LD|MD|NC)?CTA?\b|\bCOMPUTED TOMOGRAPHY\b")
 MR = re.compile(r"\b(F|MP)?MR[AI]?\b|\bT[12]\w*|\b(ADC|DWI|FLAIR|MPRAGE|PDW?|SWI)\b|\bMAGNETIC RESONANCE\b")
@@ -126,5 +126,5 @@ def patient_classes(
     if "classes" in description:
         return dict(table), list(description["classes"])
     rows = read_table(dataset / table["file"], [table["id"], table["target"]])
-    values = {row[table["target"]] for row in rows} - {""}
+    values = {row[table["target"]] for row in rows} - {*NO_VALUE}
     return dict(table), [{"name": value, "values": [value]} for value in sorted(values)]

@@ -2,7 +2,14 @@
 """Networks, cases and scores of the child bundles."""
 
 from .atlas_reader import AtlasReader
-from .classification_cases import as_value, classified_cases, numbers_of_values, read_table, sampling_weights
+from .classification_cases import (
+    NO_VALUE,
+    as_value,
+    classified_cases,
+    numbers_of_values,
+    read_table,
+    sampling_weights,
+)
 from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, scores
 from .classification_scores import ClassificationScores, Predictions, write_rows
 from .linear_layer import fit_head, fit_linear_layer
@@ -19,6 +26,7 @@ from .segmentation_cases import images_to_predict, labelled_cases
 from .segmentation_scores import SegmentationScores, case_scores
 
 __all__ = [
+    "NO_VALUE",
     "AtlasReader",
     "ClassificationNetwork",
     "ClassificationScores",

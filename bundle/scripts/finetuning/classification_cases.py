@@ -15,6 +15,8 @@ from ..errors import InputError, check_flags, refuse_or_leave_out
 
 SHOWN = 5
 """Names listed in a message, of many."""
+NO_VALUE = ("", "NA", "NaN", "nan")
+"""Entries of a target column that are none, as R and pandas write them; elsewhere they may be names."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

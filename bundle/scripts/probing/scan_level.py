@@ -15,7 +15,7 @@ from torch import nn
 
 from ..data.tables import number
 from ..errors import InputError, check_numbers
-from ..finetuning import read_table
+from ..finetuning import NO_VALUE, read_table
 from ..progress import progress
 from .scan_scores import FEWEST, cross_validated, pooled_features, scan_scores, scores_by_group
 
@@ -70,7 +70,7 @@ class ScanLevelProbe:
         columns = [self.id, self.target, *([self.group] if self.group else [])]
         known: dict[str, dict[str, str]] = {}
         for row in read_table(path, columns):
-            if row[self.target] and known.setdefault(row[self.id], row) != row:
+            if row[self.target] not in NO_VALUE and known.setdefault(row[self.id], row) != row:
                 raise InputError(f"{path} has contradicting rows of {row[self.id]}: correct the table")
         found = []
         for scan in scans:

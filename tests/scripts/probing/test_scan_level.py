@@ -75,6 +75,16 @@ def test_a_number_is_told(study):
     assert found["measures"]["random"]["r2"] < 0.2
 
 
+@pytest.mark.parametrize("none", ["NA", "NaN", "nan"])
+@pytest.mark.parametrize("target", ["age", "group"])
+def test_patients_without_a_value_are_left_out(study, capsys, none, target):
+    """As R and pandas write it; before, it was a class of its own, or no number."""
+    path = study[0] / "participants.tsv"
+    path.write_text(path.read_text().replace("sub-05\t25\twell", f"sub-05\t{none}\t{none}"))
+    assert probe(study, target=target)["patients"] == 39
+    assert "2 of 80 scans have no row with a value" in capsys.readouterr().out
+
+
 def test_few_numbers_are_classes_unless_told(study):
     assert probe(study, target="n")["task"] == "classification"
     assert probe(study, target="n", task="regression")["task"] == "regression"
