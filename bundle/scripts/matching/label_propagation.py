@@ -34,6 +34,7 @@ def list_propagation(
     kind: str | None = None,
     skip_bad: bool = False,
     layout: Mapping[str, Any] | None = None,
+    unused: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """
     Every scan of a folder paired with every atlas. Scans with a label map of their result's name in
@@ -49,6 +50,7 @@ def list_propagation(
         kind: of the scans in a folder, see :func:`~scripts.data.find_scans`.
         skip_bad: leave scans that cannot be used out instead of refusing; atlases are never left out.
         layout: of ``dataset_dir``, see :mod:`scripts.data.folder_layouts`.
+        unused: options of a match that say nothing here, by name; each must be None.
 
     Returns:
         pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases, and the scan's name
@@ -57,6 +59,9 @@ def list_propagation(
     Raises:
         InputError: without atlases or labels, or where one cannot be used.
     """
+    idle = next((name for name, value in (unused or {}).items() if value is not None), None)
+    if idle is not None:
+        raise InputError(f"--{idle} is of a match: labels are carried by --atlas, --atlas_label and --dataset_dir")
     if atlas is None or atlas_label is None:
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
     atlases = expand(atlas, label_maps=label_maps, kind=kind, skip_bad=None)

@@ -80,6 +80,13 @@ def test_what_corrects_nothing_is_refused(scans: Path) -> None:
         listed(scans)
 
 
+def test_options_of_a_match_are_refused(scans: Path) -> None:
+    """They are ids of the same configuration, and would be dropped."""
+    unused = {"fixed": None, "pairs": "pairs.json"}
+    with pytest.raises(InputError, match="--pairs is of a match: labels are carried by --atlas, --atlas_label and"):
+        list_propagation(str(scans / "scans"), "a.nii.gz", "b.nii.gz", unused=unused)
+
+
 def test_results_do_not_lie_between_the_scans(scans: Path) -> None:
     """Confidence maps would be the scans of the next run."""
     paths = (str(scans / "atlas" / "t1.nii.gz"), str(scans / "atlas_label.nii.gz"))
