@@ -45,8 +45,7 @@ def _subject(item: dict[str, Any], folder: Path, key: SubjectKey) -> str:
     if key in item:
         if is_blank(item[key]):
             raise InputError(
-                f"{item['image']}: its column '{key}' of dataset.json is empty: fill it in, or pass another "
-                "--subject_key"
+                f"{item['image']}: its column '{key}' of dataset.json is empty: fill it in, or take another subject_key"
             )
         return str(item[key])
     if str(key).startswith("$"):

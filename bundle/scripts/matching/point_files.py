@@ -208,7 +208,7 @@ def _check_remarks(lines: Sequence[str]) -> None:
     table = itertools.dropwhile(lambda line: _is_remark(line) or line.startswith("sep="), lines)
     row = next(filter(_is_remark, table), None)
     if row is not None:
-        raise ValueError(f"its line '{row}' begins with # below the first row: remove the #, or the line")
+        raise ValueError(f"its line '{row}' begins with # below the first row: write it without #, or above that row")
 
 
 def _check_unnamed(first: Sequence[str], remarks: Sequence[str]) -> None:
@@ -226,7 +226,7 @@ def _check_unnamed(first: Sequence[str], remarks: Sequence[str]) -> None:
                 f"its line '{line}' names the columns, but begins with #: write only their names there, without #"
             )
         if len(cells) in (3, 4) and all(map(_is_number, cells[-2:])):
-            raise ValueError(f"its line '{line}' is a landmark, but begins with #: remove the #, or the line")
+            raise ValueError(f"its line '{line}' is a landmark, but begins with #: write it without #")
 
 
 def _is_number(text: str) -> bool:

@@ -77,7 +77,7 @@ def test_a_column_of_subjects_that_is_not_filled_in(folder, key, blank):
     for name in training[1:3]:
         name[key] = blank
     describe(folder, training=training)
-    message = f"{training[1]['image']}: its column '{key}' of dataset.json is empty: fill it in, or pass another"
+    message = f"{training[1]['image']}: its column '{key}' of dataset.json is empty: fill it in, or take another"
     refused(lambda: find_scans(str(folder), subject_key=key), message)
     assert len({scan["subject"] for scan in find_scans(str(folder), subject_key=r"(\w)\.nii")}) == 4
     training[1][key], training[2][key] = 0, NAMES[0]

@@ -157,17 +157,25 @@ REMEDIES = {
     ),
     "a landmark with #": (
         "label,r,a,s\n#1,1.5,2.5,3.5\n",
-        "'#1,1.5,2.5,3.5' begins with # below the first row: remove the #",
+        "'#1,1.5,2.5,3.5' begins with # below the first row: write it without #",
         "label,x,y,z\n1,1.5,2.5,3.5\n",
     ),
-    "a landmark with #, first": (
-        "#1,7,8,9\n2,1.5,2.5,3.5\n",
-        "is a landmark, but begins with #: remove the #, or the line",
-        "2,1.5,2.5,3.5\n",
+    "a remark below": (
+        "sep=;\n# by hand\n1.5;2.5;3.5\n# checked\n",
+        "'# checked' .* or above that row",
+        "sep=;\n# by hand\n# checked\n1.5;2.5;3.5\n",
     ),
-    "a remark below": ("sep=;\n# by hand\n1.5;2.5;3.5\n# checked\n", "'# checked' .* or the line", "1.5;2.5;3.5\n"),
 }
 SPACE_GIVEN = {"no space said": (None, "RAS"), "said twice": ("LPS", None)}
+
+
+def test_a_first_landmark_behind_a_sign_of_remarks_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("#1,7,8,9\n2,1.5,2.5,3.5\n", encoding="utf-8")
+    with pytest.raises(InputError, match="is a landmark, but begins with #: write it without #"):
+        read_points(str(path), "RAS")
+    path.write_text("1,7,8,9\n2,1.5,2.5,3.5\n", encoding="utf-8")
+    assert read_points(str(path), "RAS").positions.tolist() == [[7, 8, 9], [1.5, 2.5, 3.5]]
 
 
 @pytest.mark.parametrize("case", REMEDIES)
