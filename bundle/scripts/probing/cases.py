@@ -68,8 +68,8 @@ def read_cases(
         folds: number of folds, at most one a subject.
         most_scans: scans to take at most, whole subjects drawn at random; None for all.
         seed: of the draw and of the folds.
-        partial_labels: what a label map does not show was not drawn; in its crop, so that a structure beyond it counts as
-            not drawn too.
+        partial_labels: what a label map does not show was not drawn; in its crop, so that a structure beyond it counts
+            as not drawn too.
 
     Raises:
         InputError: with fewer than five labelled subjects.
