@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scripts.data import read_json
 from scripts.evaluation import number_structures, structure_quality
 from scripts.matching.label_vote import LabelVote
 from scripts.spatial import resample
 from torch.nn import functional
 
-from .bundle_match import BundleMatch, Pair
+from .bundle_match import BUNDLE, BundleMatch, Pair
 from .methods import Match
 from .tables import Row
 
@@ -42,8 +43,8 @@ def list_targets(scans: Sequence[Mapping[str, Any]], count: int, most: int, seed
 
 def vote(name: str, match: Match, pairs: Sequence[Pair], counts: Sequence[int], groups: Sequence[Any]) -> list[Row]:
     """
-    The labels of one scan from its first atlases: this bundle's by the vote that ``propagate.json`` takes, the others'
-    by majority, each atlas's labels interpolated linearly.
+    The labels of one scan from its first atlases: this bundle's by the vote of ``carry.json``, in which a linear layer
+    fitted to the atlases has its share, the others' by majority, each atlas's labels interpolated linearly.
 
     Args:
         name: of the method.
@@ -54,7 +55,8 @@ def vote(name: str, match: Match, pairs: Sequence[Pair], counts: Sequence[int], 
     """
     fixed = pairs[0].fixed
     bundle = match if isinstance(match, BundleMatch) else None
-    own = {count: LabelVote() for count in counts}
+    share = read_json(BUNDLE / "configs" / "carry.json")["linear_share"]
+    own = {count: LabelVote(reader_share=share) for count in counts}
     shares = torch.zeros(len(groups) + 1, *fixed.image.shape[1:])
     rows: list[Row] = []
     start = time.process_time()
@@ -68,7 +70,11 @@ def vote(name: str, match: Match, pairs: Sequence[Pair], counts: Sequence[int], 
             shares += resample(masks, pair.moving.affine, match(pair), fixed.affine).float()
         if number not in counts:
             continue
-        found = number_structures(own[number].close(data).codes, groups) if bundle is not None else shares.argmax(dim=0)
+        if bundle is not None:
+            codes = own[number].close(data, bundle.reader([one.moving for one in pairs[:number]])).codes
+            found = number_structures(codes, groups)
+        else:
+            found = shares.argmax(dim=0)
         seconds = time.process_time() - start
         spacing = fixed.affine[:3, :3].norm(dim=0).tolist()
         dice, distance = structure_quality(found[None, None].float(), fixed.label[None], len(groups), spacing)

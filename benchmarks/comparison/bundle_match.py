@@ -14,7 +14,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from scripts.command_line import as_fire_reads
+from scripts.data import read_json
 from scripts.errors import InputError
+from scripts.finetuning import AtlasReader
 from scripts.matching import world_match
 from scripts.networks import GVSL
 from scripts.spatial import WorldMatch
@@ -108,6 +110,13 @@ class BundleMatch:
         self.evaluator.data_loader = [pair.batch]
         self.evaluator.run()
         return self.found[0]
+
+    def reader(self, atlases: Sequence[Scan]) -> AtlasReader:
+        """The linear layer of ``carry.json``, fitted to labelled scans."""
+        pairs = [{"moving": atlas.path, "label": atlas.label_path} for atlas in atlases]
+        levels = read_json(BUNDLE / "configs" / "carry.json")["decoder_levels"]
+        preprocessing = self.parser.get_parsed_content("preprocessing")
+        return AtlasReader(self.network.backbone, pairs, preprocessing, levels)
 
     def __call__(self, pair: Pair) -> torch.Tensor:
         """The match, at the fixed scan's own voxels: ``(3, D, H, W)`` in millimetres RAS."""

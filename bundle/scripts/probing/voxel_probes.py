@@ -52,7 +52,7 @@ class LinearProbe:
         levels: of the decoder that the layer reads, from full size down; None for all.
     """
 
-    def __init__(self, voxels: int = 8000, iterations: int = 40, levels: int | None = None) -> None:
+    def __init__(self, voxels: int = 40000, iterations: int = 150, levels: int | None = None) -> None:
         check_numbers({"voxels": voxels, "iterations": iterations}, lowest=1, whole=True)
         self.settings, self.levels = {"voxels": voxels, "iterations": iterations}, levels
 
@@ -115,8 +115,8 @@ class FineTuning:
         warmup_steps: int = 10,
         fresh_levels: int = 1,
         measured: int = 4,
-        voxels: int = 8000,
-        iterations: int = 40,
+        voxels: int = 40000,
+        iterations: int = 150,
         levels: int | None = 1,
         fitted: bool = True,
         bfloat16: bool | None = False,

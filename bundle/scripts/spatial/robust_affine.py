@@ -15,7 +15,7 @@ class AffineFit(NamedTuple):
 
     Args:
         affine: ``(N, N + 1)``, fixed voxels to moving voxels.
-        inliers: share of the pairs' weight that lies within ``2 * scale`` voxels of the map.
+        inliers: share of the pairs' weight that lies within ``tolerance`` voxels of the map.
         conditioning: smallest over largest standard deviation of the inliers' positions along their principal axes; 0
             where they lie in a plane, so that the map is not determined.
     """
@@ -30,8 +30,9 @@ def robust_affine(
     target: torch.Tensor,
     weight: torch.Tensor,
     rounds: int = 20,
-    scale: float = 4.0,
+    scale: float = 1.0,
     prior: float = 1e-3,
+    tolerance: float = 8.0,
 ) -> AffineFit:
     """
     Iteratively reweighted least squares for ``target = A source + t``.
@@ -46,6 +47,7 @@ def robust_affine(
         rounds: of reweighting.
         scale: residual, in voxels, at which a pair counts for a quarter in the end.
         prior: weight of a linear part that is the identity, relative to that of all pairs.
+        tolerance: residual, in voxels, up to which a pair is an inlier.
 
     Returns:
         the map and its trustworthiness, in float32; all NaN where a target is not finite, as after a training that
@@ -75,7 +77,7 @@ def robust_affine(
         wide = 1.5 * _median(residual, counted) if bound is None else shrinking * bound
         bound = wide.clamp(min=scale)
         current = weight / (1 + (residual / bound) ** 2) ** 2
-    inliers = (weight * (residual < 2 * scale)).sum() / weight.sum().clamp(min=1e-6)
+    inliers = (weight * (residual < tolerance)).sum() / weight.sum().clamp(min=1e-6)
     share = current / current.sum().clamp(min=1e-6)
     offset = ahead[:, :dims] - (share[:, None] * ahead[:, :dims]).sum(dim=0)
     smallest, largest = (value.clamp(min=0) for value in extreme_eigenvalues(offset.T @ (share[:, None] * offset)))
