@@ -53,6 +53,17 @@ def test_a_structure_that_one_map_lacks_is_learned_from_the_others(told):
     assert (dice > 0.9) == told
 
 
+def test_the_weight_decay_counts_less_the_more_scans_there_are():
+    """Patches of one scan are one scan: told so, the layer stays as small as of that scan alone."""
+    features, label = scan(0)
+    alone, patches, scans = (
+        fit_linear_layer([features] * count, [label] * count, 3, scans=of, background_share=1.0)[0].norm()
+        for count, of in ((1, None), (8, 1), (8, None))
+    )
+    assert abs(patches / alone - 1) < 0.1
+    assert scans > 1.2 * alone
+
+
 def test_the_same_scans_give_the_same_layer():
     features, label = scan(0)
     first, second = (fit_linear_layer([features], [label], num_classes=3) for _ in range(2))

@@ -92,6 +92,21 @@ def test_a_shift_is_found_where_a_part_is_outside(share):
     assert (found - expected).norm() < 0.02 * SIZE[0]
 
 
+def test_candidates_beyond_near_do_not_move_a_place():
+    """A descriptor that is found twice, four voxels apart, is looked for at one of the places, not between them."""
+    head = GlobalMatchingHead(CHANNELS, strides=(1,), widths=(12,), stride=1, near=3.0)
+    wide = GlobalMatchingHead(CHANNELS, strides=(1,), widths=(12,), stride=1, near=6.0)
+    line = torch.arange(24.0)
+    position = torch.stack([line, (line * 7) % 5, (line * 3) % 4], dim=1)
+    unit = nn.functional.normalize(torch.randn(24, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    unit[9] = unit[5]
+    position[9] = position[5] + torch.tensor([4.0, 0.0, 0.0])
+    everywhere = torch.ones(24, dtype=torch.bool)
+    found = [each._match(unit, unit, everywhere, everywhere, position, 24)[0] for each in (head, wide)]
+    shifts = [(affine - torch.eye(3, 4)).abs().max() for affine in found]
+    assert shifts[0] < shifts[1]
+
+
 def test_the_map_back_is_found_by_itself():
     """From the moving scan's places: the inverse, and not computed while training."""
     head = GlobalMatchingHead(CHANNELS, strides=(4, 2), widths=(12, 12)).eval()

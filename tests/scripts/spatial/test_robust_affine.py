@@ -34,6 +34,24 @@ def test_wrong_pairs_do_not_count(wrong):
     assert fit.conditioning > 0.5
 
 
+def test_pairs_that_lie_a_few_voxels_beside_do_not_pull_the_map():
+    """As where two people differ in parts: a third of the pairs is off by six voxels, all the same way."""
+    affine, source, target = pairs(wrong=0.0)
+    target[::3] += torch.tensor([0.0, 0.0, 6.0])
+    found, wide = (robust_affine(source, target, torch.ones(len(source)), scale=scale).affine for scale in (1.0, 4.0))
+    apart = [(source @ (m - affine)[:, :3].T + (m - affine)[:, 3]).norm(dim=1).mean() for m in (found, wide)]
+    assert apart[0] < 0.15
+    assert apart[1] > 0.3
+
+
+def test_an_inlier_lies_within_the_tolerance():
+    _, source, target = pairs(wrong=0.0)
+    target[::2] += torch.tensor([5.0, 0.0, 0.0]) * torch.randn(300, 1).sign()
+    wide, narrow = (robust_affine(source, target, torch.ones(600), tolerance=size).inliers for size in (8.0, 3.0))
+    assert wide == 1
+    assert 0.45 < narrow < 0.55
+
+
 def test_a_plane_determines_no_map():
     _, source, target = pairs(flat=True)
     fit = robust_affine(source, target, torch.ones(len(source)))
