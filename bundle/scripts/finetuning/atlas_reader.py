@@ -27,7 +27,6 @@ class AtlasReader:
         pairs: of scans and atlases, see :func:`~scripts.matching.list_propagation`; each atlas is taken once.
         preprocessing: of a dictionary with ``image`` and ``label``, see ``inference.json``.
         levels: of the decoder that the layer reads at most, from full size down.
-        voxels: drawn of each atlas at most.
 
     Raises:
         InputError: for a number of levels that cannot be meant.
@@ -39,10 +38,9 @@ class AtlasReader:
         pairs: Sequence[Mapping[str, Any]],
         preprocessing: Callable[[Any], Any],
         levels: int = 3,
-        voxels: int = 40000,
     ) -> None:
         check_numbers({"decoder_levels": levels}, lowest=1, whole=True)
-        self.backbone, self.preprocessing, self.voxels = backbone, preprocessing, voxels
+        self.backbone, self.preprocessing = backbone, preprocessing
         self.levels = min(levels, len(backbone.features) - 1) if hasattr(backbone, "decode") else 1  # type: ignore[arg-type]
         self.atlases = list(dict.fromkeys((str(pair["moving"]), str(pair["label"])) for pair in pairs))
         self.network: SegmentationNetwork | None = None
@@ -73,7 +71,7 @@ class AtlasReader:
         items: Any = [
             {"image": torch.as_tensor(item["image"][0]).float(), "label": self._classes(item)} for item in prepared
         ]
-        fit_head(network, items, patches=len(items), voxels=self.voxels, show=False)
+        fit_head(network, items, patches=len(items), show=False)
         self.network = network.eval()
         seconds = time.perf_counter() - started
         print(f"linear layer: fitted to {len(items)} labelled scan(s) in {seconds:.0f} s", flush=True)

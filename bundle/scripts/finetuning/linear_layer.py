@@ -15,6 +15,9 @@ from ..errors import InputError
 from .networks import SegmentationNetwork
 from .partial_labels import leave_open
 
+VOXELS = 400_000
+"""That a layer is fitted to at most: all of one scan on a usual grid, and of ten what seconds and a gigabyte allow."""
+
 
 def fit_linear_layer(
     features: Sequence[torch.Tensor],
@@ -105,7 +108,7 @@ def fit_head(
     network: SegmentationNetwork,
     dataset: Dataset,
     patches: int = 24,
-    voxels: int = 40000,
+    voxels: int = VOXELS,
     seed: int = 0,
     show: bool = True,
     scans: int | None = None,
@@ -119,7 +122,7 @@ def fit_head(
         dataset: its items hold ``image`` and ``label``, ``(1, D, H, W)`` each, and possibly ``drawn``, see
             :func:`leave_open`; the first ones are taken.
         patches: how many at most.
-        voxels: drawn of each patch at most.
+        voxels: drawn of each patch at most, and no more than :data:`VOXELS` of all together.
         seed: of the draws.
         show: say so in a line.
         scans: that the patches are of; None where each is of one of its own.
@@ -129,7 +132,9 @@ def fit_head(
     generator, features, labels, shown = torch.Generator().manual_seed(seed), [], [], []
     head = cast(nn.Conv3d, network.head)
     network.eval()
-    for index in range(min(patches, len(dataset))):  # type: ignore[arg-type]
+    count = min(patches, len(dataset))  # type: ignore[arg-type]
+    voxels = min(voxels, VOXELS // max(1, count))
+    for index in range(count):
         item = dataset[index]
         item = item[0] if isinstance(item, list) else item  # a crop's list of one
         shown.append(item.get("drawn", torch.ones(head.out_channels - 1)))

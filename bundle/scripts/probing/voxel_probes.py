@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import check_numbers
 from ..evaluation import label_dice
 from ..finetuning import SegmentationNetwork, fit_head, last_levels, leave_open, score_drawn
+from ..finetuning.linear_layer import VOXELS
 from ..networks import UNetBackbone
 from ..training.bfloat16 import BFloat16Inferer
 from .cases import next_of_another
@@ -47,12 +48,12 @@ class LinearProbe:
     :func:`~scripts.finetuning.fit_linear_layer`.
 
     Args:
-        voxels: drawn of each scan, at most.
+        voxels: drawn of each scan, at most; see :func:`~scripts.finetuning.fit_head`.
         iterations: of the fit, at most.
         levels: of the decoder that the layer reads, from full size down; None for all.
     """
 
-    def __init__(self, voxels: int = 40000, iterations: int = 150, levels: int | None = None) -> None:
+    def __init__(self, voxels: int = VOXELS, iterations: int = 150, levels: int | None = None) -> None:
         check_numbers({"voxels": voxels, "iterations": iterations}, lowest=1, whole=True)
         self.settings, self.levels = {"voxels": voxels, "iterations": iterations}, levels
 
@@ -115,7 +116,7 @@ class FineTuning:
         warmup_steps: int = 10,
         fresh_levels: int = 1,
         measured: int = 4,
-        voxels: int = 40000,
+        voxels: int = VOXELS,
         iterations: int = 150,
         levels: int | None = 1,
         fitted: bool = True,
