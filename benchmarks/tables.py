@@ -101,7 +101,8 @@ def fine_tuned() -> str:
     for data, what in FINE_TUNED.items():
         cells = []
         for count in ("1", "3", "5", "10"):
-            tuned = shipped.get(("fine_tuning_fitted", data, count))
+            ways = ("fine_tuning_converged", "fine_tuning_fitted")
+            tuned = next((own for way in ways if (own := shipped.get((way, data, count)))), None)
             others = [own for way in WAYS if (own := scratch.get((way, data, count))) and way.startswith("fine_tuning")]
             if not tuned or not others:
                 cells.append("")

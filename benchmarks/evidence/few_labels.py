@@ -25,6 +25,7 @@ SETS = {
 WAYS = {
     "propagation": "the one label carried over, nothing trained",
     "linear_probe": "linear layer on f^l alone, frozen",
+    "few_voxels_probe": "linear layer on all decoder levels, frozen, of 8000 voxels a scan and 40 iterations",
     "levels_probe": "linear layer on all decoder levels, frozen",
     "fine_tuning": "fine-tuning: last layer and last level random, rates 5e-4 and 0.05",
     "fine_tuning_gentle": "linear layer first, then all weights gently: rates 1e-4 and 1e-3",
