@@ -3,7 +3,8 @@
 """
 The shipped weights give the outputs that they gave when they were trained, and a step from them the same losses.
 
-``python tests/scripts/networks/test_shipped_outputs.py`` writes what is expected anew: after new weights alone.
+``python tests/scripts/networks/test_shipped_outputs.py`` writes what is expected anew: after new weights, or
+another way of finding the map, alone.
 """
 
 from __future__ import annotations
