@@ -61,9 +61,8 @@ class GlobalMatchingHead(nn.Module):
         candidates: most similar places whose mean, weighted by the softmax, is where a position is found.
         near: how far these may lie from the best one, in voxels.
         reach: within which a position must be found back, in voxels.
-        scale: see :func:`~scripts.spatial.robust_affine`. Choosing pairs, Dice of the affine map with 4 voxels (and
-            ``near`` 6), with 1, with 1 and 3: heads 0.631, 0.663, 0.670, hippocampi 0.684, 0.699, 0.700, CT 0.356,
-            0.395, 0.402, hearts 0.614, 0.624, 0.624.
+        scale: see :func:`~scripts.spatial.robust_affine`. What 4 voxels, and 6 for ``near``, give stands in
+            ``docs/comparison.md`` of the repository.
         threshold: see :func:`~scripts.spatial.tissue`.
         spatial_dims: 2 or 3.
         temperature: of the softmax, at the start.
