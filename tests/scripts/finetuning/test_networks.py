@@ -205,7 +205,7 @@ def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path):
     assert all(torch.equal(value, network.backbone.state_dict()[name]) for name, value in expected.items())
     assert all(parameter.requires_grad for parameter in network.parameters())
     (fitted,) = [step for step in parser["run"] if isinstance(step, dict) and step["_target_"].endswith("fit_head")]
-    parser.update({"label_server": False, "split": {"train": ["a", "b"]}})
+    parser.update({"label_server": False, "train": {"dataset": {"data": ["a", "b"]}}})
     parser.update({"fitting": fitted["_disabled_"], "scans": fitted["scans"]})
     assert parser.get_parsed_content("fitting") is False
     assert parser.get_parsed_content("scans") == 2
