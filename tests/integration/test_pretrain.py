@@ -59,13 +59,14 @@ class TestRun:
         assert np.allclose([row["learning_rate"] for row in rows], [0.004, 0.003, 0.001])
 
     def test_model_is_that_of_the_best_validation(self, cohort, tmp_path, pretrain):
-        """A later, worse epoch does not replace it: learning at 1 destroys what the first epoch learnt."""
+        """A later, worse epoch does not replace it: the decay of the second one takes all weights away."""
         schedule = {
             "_target_": "torch.optim.lr_scheduler.LambdaLR",
             "optimizer": "@optimizer",
-            "lr_lambda": "$lambda epoch: [0, 1000, 1000][epoch]",
+            "lr_lambda": "$lambda epoch: [0, 1, 1][epoch]",
         }
-        rows = pretrain(cohort, tmp_path, epochs=2, lr_scheduler=schedule)
+        optimizer = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 1e-8, "weight_decay": 1e8}
+        rows = pretrain(cohort, tmp_path, epochs=2, lr_scheduler=schedule, optimizer=optimizer)
         assert rows[1]["ncc_after"] < rows[0]["ncc_after"]
         model, state = load(tmp_path / "model.pt"), load(tmp_path / "checkpoint.pt")
         assert state["best"] == [pytest.approx(rows[0]["ncc_after"]), 1]
