@@ -79,7 +79,7 @@ class GlobalMatchingHead(nn.Module):
         candidates: int = 32,
         near: float = 3.0,
         reach: float = 6.0,
-        scale: float = 1.0,
+        scale: float = 2.0,
         threshold: float = 0.04,
         spatial_dims: int = 3,
         temperature: float = 0.1,

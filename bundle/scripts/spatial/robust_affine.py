@@ -30,7 +30,7 @@ def robust_affine(
     target: torch.Tensor,
     weight: torch.Tensor,
     rounds: int = 20,
-    scale: float = 1.0,
+    scale: float = 2.0,
     prior: float = 1e-3,
     tolerance: float = 8.0,
 ) -> AffineFit:
