@@ -152,6 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
         "refine": given.refine,
         "atlases": given.atlases,
         "model": preparing.weights(),
+        "configuration": preparing.configuration(),
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version for name in VERSIONS if (version := version_of(name))},
     }

@@ -76,6 +76,7 @@ class BundleMatch:
     """
 
     def __init__(self, configs: Sequence[str], options: Mapping[str, Any]) -> None:
+        self.configs = [Path(path) for path in configs]
         self.parser = ConfigParser()
         self.parser.read_config([str(path) for path in configs])
         unknown = next((name for name in options if name.split("#")[0] not in self.parser), None)
@@ -94,6 +95,10 @@ class BundleMatch:
         if not self.parser.get_parsed_content("load_pretrain"):
             return None
         return hashlib.sha256(Path(self.parser.get_parsed_content("model")).read_bytes()).hexdigest()
+
+    def configuration(self) -> str:
+        """SHA-256 of the configuration files: matches by others are not put beside those of this one."""
+        return hashlib.sha256(b"".join(path.read_bytes() for path in self.configs)).hexdigest()
 
     def _keep(self, data: dict[str, Any]) -> dict[str, Any]:
         self.found = [data]
