@@ -160,6 +160,9 @@ def test_a_whole_run_says_what_is_left_out(labelled, tmp_path, capsys):
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     with pytest.raises(InputError, match="of another comparison"):
         compare.main([*command, "--seed", "1"])
+    (tmp_path / "comparison.json").write_text(json.dumps({**found, "configuration": "of another inference.json"}))
+    with pytest.raises(InputError, match="of another comparison"):
+        compare.main([*command, "--pairs", "3"])
 
 
 def test_what_one_map_of_a_pair_lacks_is_not_scored(labelled, tmp_path, capsys):
