@@ -39,7 +39,7 @@ FLAGS = (
         "amp",
         "bfloat16",
     )  # of a training
-    + ("load_pretrain", "held_back", "report", "check_mirror")  # of a model in use
+    + ("load_pretrain", "held_back", "report", "check_mirror", "both_ways")  # of a model in use
 )
 WHERE_FAST = "bfloat16"  # may be None too: where the device is fast at it
 NUMBERS = {

@@ -11,6 +11,8 @@ from monai.inferers import Inferer
 
 from ..errors import InputError, check_numbers
 from ..networks.levels import Levels
+from ..networks.local_matching import LocalMatchingHead
+from ..networks.matching_head import ZMatchingHead
 from ..spatial.displacement import in_affine_frame
 from ..spatial.tissue import tissue
 from ..spatial.warp import (
@@ -72,6 +74,8 @@ class MatchingInferer(Inferer):
             the matched places than its ``inliers`` agrees with it, and the tissue comes to lie further from itself,
             there and back, than its ``inverse_consistency_voxels``; None keeps any. Local matching alone is better then
             than from a map by chance: in ``inference.json`` for hearts, see ``docs/comparison.md`` of the repository.
+        both_ways: local matching there and back, and the middle of both maps, where the head can
+            (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
             the body is matched as well mirrored, and only a comparison of both shows it.
         bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
@@ -89,6 +93,7 @@ class MatchingInferer(Inferer):
         settled: float = 0.03,
         lost_agreement: float = 0.01,
         discarded: Mapping[str, float] | None = None,
+        both_ways: bool = False,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
     ) -> None:
@@ -108,7 +113,7 @@ class MatchingInferer(Inferer):
             check_numbers(dict(discarded))
             if set(discarded) != {"inliers", "inverse_consistency_voxels"}:
                 raise InputError(f"discarded needs inliers and inverse_consistency_voxels, not {', '.join(discarded)}")
-        self.discarded, self.check_mirror = discarded, check_mirror
+        self.discarded, self.both_ways, self.check_mirror = discarded, both_ways, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -160,7 +165,7 @@ class MatchingInferer(Inferer):
     def _matched(self, network: Any, fixed: Any, moving: Any) -> dict[str, Any]:
         head: Any = getattr(network, "matching_head", None)
         glance = getattr(head, "global_matching", None)
-        if self.global_matches == 1 or glance is None:
+        if glance is None or (self.global_matches == 1 and not self.both_ways):
             return self.call(fixed, network, moving)
         if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
             pairs = zip(fixed.split(1), moving.split(1), strict=True)
@@ -192,12 +197,21 @@ class MatchingInferer(Inferer):
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
         if self._is_discarded(found, fixed):
             affine = centred
-            found.update(head.local_matching(one, straight, affine))
+            found.update(self._local(head, one, straight, affine))
         else:
-            found.update(head.local_matching(one, best.moving, best.found["affine"]))
+            found.update(self._local(head, one, best.moving, best.found["affine"]))
         displacement = fuse(affine, found["local_displacement"])
         warped = network.warp(moving, displacement)
         return {**found, "affine": affine, "displacement": displacement, "warped": warped}
+
+    def _local(
+        self, head: ZMatchingHead, fixed: Levels, moving: Levels, affine: torch.Tensor, **start: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        match = head.local_matching
+        if self.both_ways and isinstance(match, LocalMatchingHead):
+            return match.both_ways(fixed, moving, affine, **start)
+        found: dict[str, torch.Tensor] = match(fixed, moving, affine, **start)
+        return found
 
     def _is_discarded(self, found: Mapping[str, Any], fixed: Any) -> bool:
         if self.discarded is None or "backward_affine" not in found or not tissue(torch.as_tensor(fixed)).any():
@@ -217,11 +231,11 @@ class MatchingInferer(Inferer):
         self, grid: FinerGrid, network: Any, images: list[torch.Tensor], affine: torch.Tensor, local: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         affine, local = grid.affine_map(affine), grid.finer(local)
-        go_on = getattr(getattr(network.matching_head, "local_matching", None), "go_on", None)
         if self.refine_finer is not None:
             local = self._refined(self.refine_finer, images[0], images[1], affine, local)
-        elif go_on is not None:
-            local = go_on(*self._both_levels(network, *images), affine, local)
+        elif isinstance(network.matching_head.local_matching, LocalMatchingHead):
+            levels = self._both_levels(network, *images)
+            local = self._local(network.matching_head, *levels, affine, start=local)["local_displacement"]
         found = {"finer_affine": affine, "finer_local_displacement": local}
         return {**found, "finer_to_prepared": grid.to_prepared}
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..spatial.level_grid import from_level, level_positions, on_level, to_level
+from ..spatial.level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
 from ..spatial.smoothing import box_mean
-from ..spatial.warp import compose, sample
+from ..spatial.warp import apply_affine, compose, inverse_affine, sample
 from .correlation_head import expected_offset
 from .known_map import KnownMap
 from .levels import Levels
@@ -68,7 +68,6 @@ class LocalMatchingHead(nn.Module):
         affine: torch.Tensor | None,
         known: KnownMap | None = None,
         start: torch.Tensor | None = None,
-        strides: Sequence[int] | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -76,49 +75,86 @@ class LocalMatchingHead(nn.Module):
             moving: the moving image and its features.
             affine: fixed voxels to moving voxels, ``(B, N, N + 1)``; None for the identity.
             known: the known maps of a training step, from whose ``start`` such pairs begin.
-            start: a displacement in the affine-aligned frame to begin with, ``(B, N, D, H, W)`` voxels; None for 0.
-            strides: of the levels that are matched, from coarse to fine; None for all.
+            start: a displacement in the affine-aligned frame that was found on a coarser grid, ``(B, N, D, H, W)``
+                voxels, to go on from: the coarsest level is left out then. None to begin with 0.
 
         Returns:
             ``local_displacement`` ``u`` in the affine-aligned frame, ``(B, N, D, H, W)`` in voxels: the whole map is
             ``A(p + u(p))``.
         """
+        strides = self._strides(start)
         if known is not None:
             start = known.where(known.start, torch.zeros_like(known.start))
         size, found, before = fixed.local.shape[2:], start, 1
         if affine is None:
             affine = torch.eye(len(size), len(size) + 1, device=fixed.local.device).repeat(len(fixed.local), 1, 1)
-        strides = self.shapes.strides if strides is None else strides
         ahead, behind = self.shapes(fixed, strides), self.shapes(moving, strides)
         with torch.autocast(affine.device.type, enabled=False):
             for stride in strides:
                 asked, places = (functional.normalize(of[stride].float(), dim=1) for of in (ahead, behind))
-                level = asked.shape[2:]
-                local = self._begin(found, before, size, level, stride, affine)
-                position = level_positions(size, level, stride, affine) + local
-                position = (affine[:, :, :-1] @ position.flatten(2) + affine[:, :, -1:]).reshape(position.shape)
-                aligned = sample(places, to_level(position, size, level, stride), padding_mode="border")
-                offset = expected_offset(asked / self.shapes.temperature(stride), aligned, self.radii[stride])
-                found = stride * compose(local / stride, box_mean(offset, self.smoothings))
-                before = stride
+                local = self._begin(found, before, size, asked.shape[2:], stride, affine)
+                found, before = self._on_level(asked, places, local, size, stride, affine), stride
             assert found is not None
             return {"local_displacement": found if before == 1 else from_level(found, size, before)}
 
-    def go_on(self, fixed: Levels, moving: Levels, affine: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    def both_ways(
+        self, fixed: Levels, moving: Levels, affine: torch.Tensor, start: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """
-        The finer levels alone, from a map that was found on a coarser grid.
+        Matched there and back: on all levels but the finest the mean of the map found from fixed to moving and the
+        inverse of the one found from moving to fixed. What one way alone says counts half, so that maps are smoother,
+        fold less and agree there and back.
 
         Args:
             fixed: see :meth:`forward`.
             moving: see :meth:`forward`.
-            affine: see :meth:`forward`.
+            affine: fixed voxels to moving voxels, ``(B, N, N + 1)``.
             start: see :meth:`forward`.
 
         Returns:
-            ``u``, ``(B, N, D, H, W)`` in voxels.
+            ``local_displacement``, see :meth:`forward`.
         """
-        finer = self.shapes.strides[1:] or self.shapes.strides
-        return self(fixed, moving, affine, None, start, finer)["local_displacement"]
+        size, before, strides = fixed.local.shape[2:], 1, self._strides(start)
+        affine = affine.float()
+        inverse, there, back = inverse_affine(affine), start, None
+        levels = [self.shapes(of, strides) for of in (fixed, moving)]
+        with torch.autocast(affine.device.type, enabled=False):
+            for stride in strides:
+                one, other = (functional.normalize(of[stride].float(), dim=1) for of in levels)
+                begun = self._begin(there, before, size, one.shape[2:], stride, affine)
+                there = self._on_level(one, other, begun, size, stride, affine)
+                if stride != strides[-1]:
+                    if back is None:
+                        back = inverse_on_level(begun, inverse, size, stride)
+                    else:
+                        back = self._begin(back, before, size, one.shape[2:], stride, inverse)
+                    back = self._on_level(other, one, back, size, stride, inverse)
+                    there, back = (
+                        (there + inverse_on_level(back, affine, size, stride)) / 2,
+                        (back + inverse_on_level(there, inverse, size, stride)) / 2,
+                    )
+                before = stride
+            assert there is not None
+            return {"local_displacement": there if before == 1 else from_level(there, size, before)}
+
+    def _strides(self, start: torch.Tensor | None) -> Sequence[int]:
+        return self.shapes.strides if start is None else self.shapes.strides[1:] or self.shapes.strides
+
+    def _on_level(
+        self,
+        asked: torch.Tensor,
+        places: torch.Tensor,
+        local: torch.Tensor,
+        size: Sequence[int],
+        stride: int,
+        affine: torch.Tensor,
+    ) -> torch.Tensor:
+        """One level's offsets composed with what was found before, ``(B, N, *level)`` in voxels of the image."""
+        level = asked.shape[2:]
+        position = apply_affine(affine, level_positions(size, level, stride, affine) + local)
+        aligned = sample(places, to_level(position, size, level, stride), padding_mode="border")
+        offset = expected_offset(asked / self.shapes.temperature(stride), aligned, self.radii[stride])
+        return stride * compose(local / stride, box_mean(offset, self.smoothings))
 
     @staticmethod
     def _begin(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .warp import sample, vector, voxel_grid
+from .warp import apply_affine, inverse_affine, sample, vector, voxel_grid
 
 
 def _padding(size: Sequence[int], level: Sequence[int], stride: int) -> list[int]:
@@ -86,3 +86,30 @@ def from_level(field: torch.Tensor, size: Sequence[int], stride: int) -> torch.T
     level = field.shape[2:]
     position = to_level(voxel_grid(size, field)[None], size, level, stride)
     return sample(field, position.expand(len(field), *position.shape[1:]), padding_mode="border")
+
+
+def inverse_on_level(
+    back: torch.Tensor, affine: torch.Tensor, size: Sequence[int], stride: int, steps: int = 5
+) -> torch.Tensor:
+    """
+    The inverse of a map from the moving image back to the fixed one: ``w`` for which ``A(p + w(p))`` is the inverse of
+    ``q -> A^-1(q + v(q))``, from the fixed point ``q = A p - v(q)``. Each step goes half of the way: whole steps do not
+    settle where ``v`` stretches, and leave folds there.
+
+    Args:
+        back: ``v``, ``(B, N, *level)`` in voxels of the image.
+        affine: ``A``, fixed voxels to moving voxels of the image, ``(B, N, N + 1)``.
+        size: of both images, N integers.
+        stride: see :func:`level_positions`.
+        steps: how many; what is left shrinks to half with each where ``v`` is smooth.
+
+    Returns:
+        ``(B, N, *level)`` in voxels of the image.
+    """
+    level = back.shape[2:]
+    position = level_positions(size, level, stride, back)
+    reached = target = apply_affine(affine, position)
+    for _ in range(steps):
+        before = sample(back, to_level(reached, size, level, stride), padding_mode="border")
+        reached = (reached + target - before) / 2
+    return apply_affine(inverse_affine(affine), reached) - position

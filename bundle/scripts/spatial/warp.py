@@ -108,6 +108,21 @@ def affine_about_centre(
     return torch.cat([voxel_linear, offset[..., None]], dim=2)
 
 
+def apply_affine(affine: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """
+    ``A(p)`` for many positions.
+
+    Args:
+        affine: ``(B, N, N + 1)``.
+        position: ``(B, N, ...)`` in voxels; ``(1, N, ...)`` for the same ones of every map.
+
+    Returns:
+        ``(B, N, ...)``.
+    """
+    moved = affine[:, :, :-1] @ position.flatten(2) + affine[:, :, -1:]
+    return moved.reshape(len(affine), *position.shape[1:])
+
+
 def fuse(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
     """
     One displacement field for "displacement field in the affine-aligned frame, then affine":
@@ -122,9 +137,7 @@ def fuse(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
     """
     with torch.autocast(displacement.device.type, enabled=False):  # voxel positions need float32
         grid = voxel_grid(displacement.shape[2:], displacement)
-        linear, offset = affine[:, :, :-1], affine[:, :, -1:]
-        fused = linear @ (grid + displacement).flatten(2) + offset - grid.flatten(1)
-        return fused.reshape(displacement.shape)
+        return apply_affine(affine, grid + displacement) - grid
 
 
 def affine_displacement(affine: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
