@@ -27,6 +27,7 @@ from evidence.plan import Unit, against, list_units, read_plan, sources_of
 from evidence.pretraining import weights_of
 from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
+from evidence.settings import keep_settings
 from evidence.table import markdown
 from scripts.errors import InputError, show_one_line
 from scripts.networks import GVSL, UNetBackbone
@@ -94,6 +95,7 @@ class Evidence:
         """Measure what is not measured yet."""
         done = results.read(self.path)
         left = [unit for unit in units if unit not in done]
+        keep_settings(self.path.with_suffix(".json"), self.plan, [unit for unit in units if unit in done], units)
         print(f"{len(units)} units of work, {len(units) - len(left)} done already", flush=True)
         for number, unit in enumerate(left, start=1):
             values = self.measure(unit)

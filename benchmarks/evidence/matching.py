@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scripts.evaluation import common_structures, folded_percentage, label_dice
@@ -15,7 +17,7 @@ from .cohorts import Cohort
 from .results import Value
 
 
-def propagation(network: GVSL, cohort: Cohort, atlases: int, global_matches: int = 1) -> list[Value]:
+def propagation(network: GVSL, cohort: Cohort, atlases: int, **settings: Any) -> list[Value]:
     """
     Dice of labels carried from labelled subjects to each held-back scan, before matching, by the affine map alone and
     by the whole match, and the share of folded voxels; means over the atlases.
@@ -24,10 +26,10 @@ def propagation(network: GVSL, cohort: Cohort, atlases: int, global_matches: int
         network: matches.
         cohort: the set.
         atlases: number of training subjects whose first scan is carried over.
-        global_matches: see :class:`~scripts.matching.MatchingInferer`.
+        settings: see :class:`~scripts.matching.MatchingInferer`.
     """
     sources = {scan["subject"]: scan for scan in reversed(cohort.labelled(str(atlases)))}.values()
-    match = MatchingInferer(global_matches=global_matches)
+    match = MatchingInferer(**settings)
     values = []
     for scan in cohort.testing:
         rows = []

@@ -125,3 +125,23 @@ def test_an_arm_is_drawn_though_some_of_its_measures_are_missing(repository, tmp
     monkeypatch.setattr(evidence, "backbone", lambda unit: unit.arm)
     evidence.report(units)
     assert drawn == ["random", "places"]
+
+
+def test_results_of_other_settings_are_not_gone_on_with(quick):
+    """A measure that has changed since: refused with its name, whether or not the folder came with settings."""
+    out, run = quick
+    path = out.parent / "plan.json"
+    before = path.read_text()
+    assert run("--arms", "random", "--measures", "rotation").returncode == 0
+    plan = json.loads(before)
+    plan["measures"]["rotation"]["largest"] = 3.0
+    path.write_text(json.dumps(plan))
+    try:
+        again = run("--arms", "random", "--measures", "rotation")
+        assert again.returncode == 1
+        assert "rotation was measured with {'largest': " in again.stderr
+        assert "pass another --out" in again.stderr
+        assert "Traceback" not in again.stderr
+        assert run("--arms", "random", "--measures", "linear_probe").returncode == 0
+    finally:
+        path.write_text(before)

@@ -51,6 +51,7 @@ class SavedLabelsInferer(Inferer):
         refine: see :class:`~scripts.matching.MatchingInferer`.
         finest: as there.
         global_matches: as there.
+        both_ways: as there.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class SavedLabelsInferer(Inferer):
         refine: int = 0,
         finest: float = 1.0,
         global_matches: int = 1,
+        both_ways: bool = False,
     ) -> None:
         self.preprocessing, self.reader, self.atlases = preprocessing, reader, atlases
-        self.match = MatchingInferer(refine, finest=finest, global_matches=global_matches)
+        self.match = MatchingInferer(refine, finest=finest, global_matches=global_matches, both_ways=both_ways)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -3,7 +3,7 @@
 
 from .displacement import in_affine_frame, inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
-from .level_grid import from_level, level_positions, on_level, to_level
+from .level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
 from .robust_affine import AffineFit, robust_affine
 from .scanner_space import (
     WorldMatch,
@@ -18,6 +18,7 @@ from .tissue import tissue
 from .warp import (
     affine_about_centre,
     affine_displacement,
+    apply_affine,
     compose,
     compose_affine,
     exponential,
@@ -34,6 +35,7 @@ __all__ = [
     "WorldMatch",
     "affine_about_centre",
     "affine_displacement",
+    "apply_affine",
     "box_mean",
     "compose",
     "compose_affine",
@@ -45,6 +47,7 @@ __all__ = [
     "in_affine_frame",
     "inside_volume",
     "inverse_affine",
+    "inverse_on_level",
     "jacobian_determinant",
     "level_positions",
     "linear_matrix",

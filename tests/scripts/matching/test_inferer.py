@@ -244,6 +244,23 @@ def test_a_map_that_few_places_agree_with_and_that_does_not_lead_back_is_discard
     torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
 
 
+@pytest.mark.parametrize("matches", [1, 3])
+def test_local_matching_there_and_back(matches):
+    """By the head that can, whatever the number of global matches; another head is asked one way."""
+    network, fixed = turning(lambda *_: None), bar()
+    moving = warp(fixed, affine_displacement(turn(-0.01), [24] * 3))
+    with torch.no_grad():
+        one_way, same = (
+            MatchingInferer(global_matches=3, both_ways=on)(fixed, network, moving) for on in (False, True)
+        )
+        torch.testing.assert_close(same["displacement"], one_way["displacement"])
+        network.matching_head.local_matching = LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
+        found = MatchingInferer(global_matches=matches, both_ways=True)(fixed, network, moving)
+        one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
+        expected = network.matching_head.local_matching.both_ways(one, other, found["affine"])["local_displacement"]
+    torch.testing.assert_close(found["local_displacement"], expected)
+
+
 @pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}])
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):

@@ -15,6 +15,7 @@ from scripts.spatial import (
     affine_about_centre,
     affine_displacement,
     box_mean,
+    compose,
     inverse_affine,
     linear_matrix,
     warp,
@@ -175,14 +176,51 @@ def test_the_local_part_finds_a_smooth_map():
     assert max(alone, helped, stays) < 0.15
 
 
-def test_the_local_part_works_in_the_affine_frame():
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_the_local_part_works_in_the_affine_frame(both_ways):
     head = LocalMatchingHead(CHANNELS, widths=(12, 12, 12), temperature=0.02)
     transparent(head.shapes)
     moving, affine = scan(), turned(12)
     fixed = warp(moving, affine_displacement(affine, SIZE), padding_mode="border")
     inner = (..., *(slice(10, n - 10) for n in SIZE))
     with torch.no_grad():
-        assert head(levels(fixed), levels(moving), affine)["local_displacement"][inner].abs().mean() < 0.15
+        found = (head.both_ways if both_ways else head)(levels(fixed), levels(moving), affine)
+    assert found["local_displacement"][inner].abs().mean() < 0.15
+
+
+def test_both_ways_find_a_smooth_map_and_lead_back():
+    """Of noisy features, alone and begun with a part of it: nearer to the truth, and closer together there and back."""
+    head = LocalMatchingHead(CHANNELS, widths=(12, 12, 12), temperature=0.02)
+    transparent(head.shapes)
+    still, true = scan(), wave()
+    noise = torch.randn(2, 12, *SIZE, generator=torch.Generator().manual_seed(5))
+    seen = [
+        levels(image + 0.7 * image.std() * box_mean(noise[k : k + 1], 2) / box_mean(noise, 2).std())
+        for k, image in enumerate([warp(still, true, padding_mode="border"), still])
+    ]
+    eye, inner = torch.eye(3, 4)[None], (..., *(slice(6, n - 6) for n in SIZE))
+
+    def off(match, start):
+        there, back = (
+            match(*pair, eye, start=begun)["local_displacement"]
+            for pair, begun in ((seen, start), (seen[::-1], None if start is None else -start))
+        )
+        return (there - true)[inner].abs().mean(), compose(back, there)[inner].abs().mean()
+
+    with torch.no_grad():
+        for start in (None, 0.5 * true):
+            (one_way, apart), (both_ways, together) = off(head, start), off(head.both_ways, start)
+            assert both_ways < one_way < 0.5 * true[inner].abs().mean()
+            assert together < 0.75 * apart
+
+
+def test_of_one_level_both_ways_are_one():
+    """The finest level is matched from fixed to moving alone."""
+    head = LocalMatchingHead(CHANNELS, strides=(1,), radii=(2,), widths=(12,))
+    fixed, moving, affine = levels(scan(seed=1)), levels(scan()), turned(5)
+    with torch.no_grad():
+        found, expected = (match(fixed, moving, affine)["local_displacement"] for match in (head.both_ways, head))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("size", [(17, 22, 13), (24, 16, 32), (9, 11)])

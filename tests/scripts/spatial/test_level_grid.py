@@ -6,7 +6,20 @@ from __future__ import annotations
 import pytest
 import torch
 from scripts.networks import UNetBackbone
-from scripts.spatial import from_level, level_positions, on_level, to_level, voxel_grid
+from scripts.spatial import (
+    affine_about_centre,
+    apply_affine,
+    box_mean,
+    from_level,
+    inverse_affine,
+    inverse_on_level,
+    level_positions,
+    linear_matrix,
+    on_level,
+    sample,
+    to_level,
+    voxel_grid,
+)
 from torch.nn import functional
 
 SIZES = [(16, 24, 32), (13, 18, 9), (24, 17)]
@@ -41,3 +54,27 @@ def test_a_ramp_goes_to_a_level_and_back(size):
     back = from_level(there, size, 2)
     inner = (slice(None), slice(None)) + tuple(slice(2, n - 2) for n in size)
     torch.testing.assert_close(back[inner], ramp[inner])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_inverse_of_a_map_leads_back(stride):
+    """``A(p + w(p))``, then the map back, ends where it began; on a level as on the image."""
+    size, level = (24, 20, 28), [n // stride for n in (24, 20, 28)]
+    linear = linear_matrix(torch.tensor([[0.1, -0.2, 0.15]]), torch.tensor([[1.1, 0.9, 1.0]]), torch.zeros(1, 6))
+    affine = affine_about_centre(linear, torch.tensor([[1.0, -2.0, 0.5]]), size)
+    noise = torch.randn(1, 3, *level, generator=torch.Generator().manual_seed(0))
+    back = 5 * box_mean(noise, 5)
+    found = inverse_on_level(back, affine, size, stride, steps=12)
+    position = level_positions(size, level, stride, back)
+    there = apply_affine(affine, position + found)
+    again = there + sample(back, to_level(there, size, level, stride), padding_mode="border")
+    torch.testing.assert_close(apply_affine(inverse_affine(affine), again), position, atol=0.05, rtol=0)
+
+
+def test_the_inverse_of_a_stretch_settles():
+    """A map back that stretches to two and a half times: whole steps go further away with each."""
+    size = (20, 20)
+    position = voxel_grid(size, torch.zeros(1))[None]
+    back = 1.5 * (position - 9.5)
+    found = inverse_on_level(back, torch.eye(2, 3)[None], size, 1, steps=8)
+    torch.testing.assert_close(found, -0.6 * (position - 9.5), atol=0.02, rtol=0)
