@@ -16,6 +16,7 @@ from ..evaluation import label_dice
 from ..finetuning import SegmentationNetwork, fit_head, last_levels, leave_open, score_drawn
 from ..finetuning.linear_layer import VOXELS
 from ..networks import UNetBackbone
+from ..networks.weight_norms import scale_weights, weight_norms
 from ..training.bfloat16 import BFloat16Inferer
 from .cases import next_of_another
 
@@ -147,6 +148,7 @@ class FineTuning:
         """
         device = next(start.parameters()).device
         backbone = copy.deepcopy(start).requires_grad_(True)
+        scale_weights(backbone, weight_norms(fresh))  # as load_pretrained does
         backbone.load_state_dict(last_levels(fresh, self.fresh_levels), strict=False)
         levels = self.levels or len(backbone.features) - 1
         network = SegmentationNetwork(backbone, structures + 1, levels=levels).to(device)

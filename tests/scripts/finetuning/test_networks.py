@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from scripts.errors import InputError
 from scripts.finetuning import SegmentationNetwork, levels_of_model, load_pretrained
 from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.networks.weight_norms import scale_weights, weight_norms
 from scripts.training import ModelLoader
 
 FEATURES = (4, 8)
@@ -29,6 +30,12 @@ def parent():
 
 def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def same_directions(first, second):
+    """The same weights, but for the norms of convolutions before a normalisation."""
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.allclose(a / a.norm(), b / b.norm(), atol=1e-6) for a, b in pairs if a.norm() or b.norm())
 
 
 def test_logits_have_the_image_size():
@@ -56,7 +63,7 @@ def test_the_backbone_comes_from_whatever_holds_one(tmp_path, capsys, parent, ki
     network = child()
     assert not same(network.backbone, parent.backbone)
     load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
-    assert same(network.backbone, parent.backbone)
+    assert same_directions(network.backbone, parent.backbone)
     count = len(parent.backbone.state_dict())
     assert f"backbone: {count} of {count} tensors" in capsys.readouterr().out
 
@@ -70,13 +77,28 @@ def test_fresh_levels_of_the_decoder_stay_random(tmp_path, capsys, mode, levels,
     torch.save(pretrained.state_dict(), tmp_path / "model.pt")
     load_pretrained(network, mode, str(tmp_path / "model.pt"), fresh_levels=levels)
     for level, (now, start, other) in enumerate(zip(network.backbone.ups, before.ups, pretrained.ups, strict=True)):
-        assert same(now, start if level in random else other)
-    assert same(network.backbone.downs, pretrained.downs)
-    assert same(network.backbone.stem, pretrained.stem)
+        assert same(now, start) if level in random else same_directions(now, other)
+    assert same_directions(network.backbone.downs, pretrained.downs)
+    assert same_directions(network.backbone.stem, pretrained.stem)
     count = len(pretrained.state_dict())
     told = capsys.readouterr().out
     assert f"{count - len(random) * len(pretrained.ups[0].state_dict())} of {count} tensors" in told
     assert ("random levels of the decoder" in told) == bool(random)
+
+
+@pytest.mark.parametrize(("mode", "scaled"), [("finetune", True), ("fitted", True), ("linear", False)])
+def test_weights_to_be_trained_get_the_norms_of_new_ones(tmp_path, mode, scaled):
+    """Of a pre-training whose norms have grown: a step turns them as far as new ones, and the features are the same."""
+    torch.manual_seed(0)
+    pretrained, network = UNetBackbone(features=(4, 8, 8)), SegmentationNetwork(UNetBackbone(features=(4, 8, 8)), 3)
+    scale_weights(pretrained, {name: 3 * norm for name, norm in weight_norms(pretrained).items()})
+    new, grown = weight_norms(network.backbone), weight_norms(pretrained)
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    load_pretrained(network, mode, str(tmp_path / "model.pt"))
+    torch.testing.assert_close(weight_norms(network.backbone), new if scaled else grown)
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network.backbone(image)[1], pretrained(image)[1], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
@@ -201,8 +223,9 @@ def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path):
     assert read == {"fresh_levels": 0, "learning_rate": 8e-4, "head_learning_rate": 8e-3}
     network = parser.get_parsed_content("network_def")
     load_pretrained(network, "fitted", str(tmp_path / "model.pt"), read["fresh_levels"])
-    expected = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert all(torch.equal(value, network.backbone.state_dict()[name]) for name, value in expected.items())
+    pretrained = UNetBackbone(features=(4, 8, 8, 16))
+    pretrained.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert same_directions(network.backbone, pretrained)
     assert all(parameter.requires_grad for parameter in network.parameters())
     (fitted,) = [step for step in parser["run"] if isinstance(step, dict) and step["_target_"].endswith("fit_head")]
     parser.update({"label_server": False, "train": {"dataset": {"data": ["a", "b"]}}})
