@@ -208,7 +208,7 @@ class MatchingInferer(Inferer):
         self, head: ZMatchingHead, fixed: Levels, moving: Levels, affine: torch.Tensor, **start: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         match = head.local_matching
-        if self.both_ways and isinstance(match, LocalMatchingHead):
+        if self.both_ways and isinstance(match, LocalMatchingHead) and _leads_back(affine):
             return match.both_ways(fixed, moving, affine, **start)
         found: dict[str, torch.Tensor] = match(fixed, moving, affine, **start)
         return found
@@ -256,6 +256,11 @@ def left_right(image: torch.Tensor) -> int:
 def _apart(linear: torch.Tensor, other: torch.Tensor) -> float:
     """By how much of a length two linear maps, ``(B, N, N)``, differ at most: 0.03 for rotations by 1.7 degrees."""
     return float(torch.linalg.matrix_norm(linear - other, ord=2).max())
+
+
+def _leads_back(affine: torch.Tensor) -> bool:
+    """Whether maps ``(B, N, N + 1)`` have an inverse; of scans that show nothing alike they may be all but flat."""
+    return bool((torch.linalg.svdvals(affine[:, :, :-1].float().nan_to_num(0.0)) > 0.1).all())
 
 
 def _plausible(linear: torch.Tensor) -> torch.Tensor:

@@ -261,6 +261,16 @@ def test_local_matching_there_and_back(matches):
     torch.testing.assert_close(found["local_displacement"], expected)
 
 
+def test_a_flat_map_is_gone_one_way():
+    """It has no inverse: matched as without the option, not with an error."""
+    flat = torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]))[None, :3]
+    network, fixed = turning(lambda _, __, found: {**found, "affine": flat}), bar()
+    network.matching_head.local_matching = LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
+    with torch.no_grad():
+        both, one_way = (MatchingInferer(both_ways=on)(fixed, network, bar().flip(2)) for on in (True, False))
+    torch.testing.assert_close(both["displacement"], one_way["displacement"])
+
+
 @pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}])
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
