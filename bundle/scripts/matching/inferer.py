@@ -14,6 +14,7 @@ from ..networks.levels import Levels
 from ..networks.local_matching import LocalMatchingHead
 from ..networks.matching_head import ZMatchingHead
 from ..spatial.displacement import in_affine_frame
+from ..spatial.linear_maps import apart, leads_back, plausible
 from ..spatial.tissue import tissue
 from ..spatial.warp import (
     affine_about_centre,
@@ -177,8 +178,8 @@ class MatchingInferer(Inferer):
         upright = centred
         best = _Glance(found, found["affine"].detach().float(), upright, other)
         for _ in range(1, self.global_matches):
-            linear = _plausible(best.affine[:, :, :-1])
-            if _apart(best.upright[:, :, :-1], linear) <= self.settled:
+            linear = plausible(best.affine[:, :, :-1])
+            if apart(best.upright[:, :, :-1], linear) <= self.settled:
                 break
             # a translation would push what is shown out of the field of view
             upright = affine_about_centre(linear, torch.zeros_like(linear[:, 0]), fixed.shape[2:])
@@ -208,7 +209,7 @@ class MatchingInferer(Inferer):
         self, head: ZMatchingHead, fixed: Levels, moving: Levels, affine: torch.Tensor, **start: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         match = head.local_matching
-        if self.both_ways and isinstance(match, LocalMatchingHead) and _leads_back(affine):
+        if self.both_ways and isinstance(match, LocalMatchingHead) and leads_back(affine[:, :, :-1]):
             return match.both_ways(fixed, moving, affine, **start)
         found: dict[str, torch.Tensor] = match(fixed, moving, affine, **start)
         return found
@@ -251,20 +252,3 @@ def left_right(image: torch.Tensor) -> int:
     """The axis of a batch's first image that runs from left to right by its affine matrix; the first one without."""
     affine = getattr(image, "affine", None)
     return 0 if affine is None else int(affine.reshape(-1, *affine.shape[-2:])[0, 0, :-1].abs().argmax())
-
-
-def _apart(linear: torch.Tensor, other: torch.Tensor) -> float:
-    """By how much of a length two linear maps, ``(B, N, N)``, differ at most: 0.03 for rotations by 1.7 degrees."""
-    return float(torch.linalg.matrix_norm(linear - other, ord=2).max())
-
-
-def _leads_back(affine: torch.Tensor) -> bool:
-    """Whether maps ``(B, N, N + 1)`` have an inverse; of scans that show nothing alike they may be all but flat."""
-    return bool((torch.linalg.svdvals(affine[:, :, :-1].float().nan_to_num(0.0)) > 0.1).all())
-
-
-def _plausible(linear: torch.Tensor) -> torch.Tensor:
-    """``(B, N, N)``; the identity in place of a map that mirrors, or stretches or squeezes to more than twice."""
-    stretch = torch.linalg.svdvals(linear.nan_to_num(0.0))
-    fits = (torch.linalg.det(linear) > 0) & (stretch[:, 0] < 2) & (stretch[:, -1] > 0.5)
-    return torch.where(fits[:, None, None], linear, torch.eye(linear.shape[1]).to(linear))

@@ -62,7 +62,7 @@ def test_every_wrapping_is_read_and_told(tmp_path, capsys, wrapping, whole):
         start_from(network, str(tmp_path / "model.pt"))
         assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     else:
-        load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+        load_pretrained(network, "linear", str(tmp_path / "model.pt"))
         assert all(torch.equal(value, weights[name]) for name, value in network.backbone.state_dict().items())
     assert f"{len(weights)} of the network's {len(weights)} tensors fit" in capsys.readouterr().out
 
