@@ -37,6 +37,13 @@ def test_every_setting_of_a_training_is_checked(repository):
     assert plain - names.keys() <= {"cache_rate", "zoom", "zoom_out", "first_process", "save_execute_config"}
 
 
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+def test_every_switch_of_a_model_in_use_is_checked(repository, name):
+    """A word that is taken for true in silence: '--both_ways no'."""
+    names, config = checked(repository / "bundle/configs" / f"{name}.json")
+    assert {key for key, value in config.items() if isinstance(value, bool)} <= names.keys()
+
+
 @pytest.mark.parametrize("name", FLAGS)
 def test_flags_are_true_or_false(name):
     with pytest.raises(InputError, match=f"{name} must be True or False, not 'false': write --{name} False"):
