@@ -42,7 +42,7 @@ from comparison.tables import title_of
 from scripts.data import read_json
 from scripts.data.tables import read_own
 from scripts.errors import InputError, show_one_line
-from scripts.evaluation import described_structures
+from scripts.evaluation import common_structures, described_structures
 from scripts.evaluation.report import label_centre, outline_pictures
 from scripts.networks import Levels
 from scripts.plots import PLANES, plane
@@ -168,12 +168,16 @@ def draw_pairs(place: Path, data: Path, method: str, options: Mapping[str, Any],
     scans = labelled_scans(data, None, "all")
     structures = described_structures(str(data), scans, options.get("merged_labels"))
     paths = {Path(scan["image"]).name: scan for scan in scans}
-    ids = {**about["options"], **{key: value for key, value in options.items() if key != "merged_labels"}}
+    partial = bool(options.get("partial_labels", about.get("partial_labels")))
+    own = {key: value for key, value in options.items() if key not in ("merged_labels", "partial_labels")}
+    ids = {**about["options"], **own}
     match = BundleMatch([str(BUNDLE / "configs" / "inference.json"), *configs], ids)
     figure = Figure(figsize=(12, 2.5 * len(chosen) + 0.4), layout="constrained")
     grid = figure.subplots(len(chosen), 6, squeeze=False)
     for axes, (name, row) in zip(grid, chosen.items(), strict=True):
         fixed, moving = (read_scan_of(paths[row[end]], structures["groups"]) for end in ("fixed", "moving"))
+        if partial:
+            fixed.label, moving.label = common_structures(fixed.label, moving.label)
         pair = match.prepare(fixed, moving)
         spacing = fixed.affine[:3, :3].norm(dim=0).tolist()
         low, high = (float(v) for v in np.percentile(fixed.image, [0.5, 99.5]))
