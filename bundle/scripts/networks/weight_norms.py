@@ -16,14 +16,14 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 
-NORMALISATIONS = (nn.GroupNorm, nn.InstanceNorm2d, nn.InstanceNorm3d)
-"""Those of the sample at hand; running statistics would keep the scale of the weights that they were taken with."""
-
 
 def _convolutions(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """MONAI's convolutions that are followed by a normalisation, by name."""
+    """
+    MONAI's convolutions that are followed by a GroupNorm, by name. Not by others: running statistics would keep the
+    scale that they were taken with, and an InstanceNorm may see variances as small as the number that it adds to them.
+    """
     for name, block in network.named_modules():
-        if isinstance(block, Convolution) and isinstance(next(iter(getattr(block, "adn", ())), None), NORMALISATIONS):
+        if isinstance(block, Convolution) and isinstance(next(iter(getattr(block, "adn", ())), None), nn.GroupNorm):
             yield name, block.conv
 
 

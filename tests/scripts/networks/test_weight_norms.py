@@ -28,9 +28,9 @@ def test_scaled_weights_compute_the_same(dims):
     torch.testing.assert_close(weight_norms(backbone), wanted)
 
 
-@pytest.mark.parametrize("norm", ["batch", None])
+@pytest.mark.parametrize("norm", ["batch", "instance", None])
 def test_what_would_change_the_output_stays(norm):
-    """Without a normalisation, or before one with running statistics."""
+    """Without a normalisation, before one with running statistics, or of one channel, which may be all but constant."""
     block = Convolution(3, 1, 4, norm=norm)
     before = block.conv.weight.clone()
     assert weight_norms(block) == {}
