@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
 
 from ..errors import InputError, check_numbers
 from ..networks.levels import Levels
@@ -143,11 +144,13 @@ class MatchingInferer(Inferer):
         """
         if moving is None:
             return network(inputs)
-        found = self._matched(network, inputs, moving)
+        # thousands of small operations, of which MetaTensor would make each a copy of the scan's metadata
+        fixed, sampled = (convert_to_tensor(image, track_meta=False) for image in (inputs, moving))
+        found = self._matched(network, fixed, sampled)
         if self.check_mirror and "agreement" in found:
-            mirrored = self._matched(network, inputs, torch.flip(moving, [2 + left_right(inputs)]))
+            mirrored = self._matched(network, fixed, torch.flip(sampled, [2 + left_right(inputs)]))
             found = {**found, "mirrored_agreement": mirrored["agreement"]}
-        fixed, sampled = (torch.as_tensor(image).detach().float() for image in (inputs, moving))
+        fixed, sampled = fixed.detach().float(), sampled.detach().float()
         affine, local = found["affine"].detach().float(), found["local_displacement"].detach()
         if self.refine is not None:
             local = self._refined(self.refine, fixed, sampled, affine, local)
@@ -184,7 +187,7 @@ class MatchingInferer(Inferer):
             # a translation would push what is shown out of the field of view
             upright = affine_about_centre(linear, torch.zeros_like(linear[:, 0]), fixed.shape[2:])
             shown, filled = (
-                warp(torch.as_tensor(moving), affine_displacement(upright, fixed.shape[2:]), padding_mode=mode)
+                warp(moving, affine_displacement(upright, fixed.shape[2:]), padding_mode=mode)
                 for mode in ("zeros", "border")
             )
             other = self._levels(network, filled)._replace(image=shown)
@@ -215,7 +218,7 @@ class MatchingInferer(Inferer):
         return found
 
     def _is_discarded(self, found: Mapping[str, Any], fixed: Any) -> bool:
-        if self.discarded is None or "backward_affine" not in found or not tissue(torch.as_tensor(fixed)).any():
+        if self.discarded is None or "backward_affine" not in found or not tissue(fixed).any():
             return False
         apart = there_and_back(fixed, found["matched_affine"], found["backward_affine"]).norm(dim=0).mean()
         few = float(found["inliers"].mean()) < self.discarded["inliers"]

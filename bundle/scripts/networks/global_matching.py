@@ -16,11 +16,13 @@ from ..spatial.robust_affine import robust_affine
 from ..spatial.tissue import tissue
 from .known_map import KnownMap
 from .levels import Levels
-from .place_descriptors import LevelDescriptors
+from .place_descriptors import LevelDescriptors, unit_length
 from .recorded import recorded
 
 ROWS = 128
 """Places that are compared at once: what all of them make is tens of megabytes, twice as slow to write and to read."""
+GROUP = 64
+"""Values that are compared by their maximum first."""
 
 
 def most_similar(
@@ -38,9 +40,28 @@ def most_similar(
     Returns:
         dot products, falling, and indices of the places, ``(K, count)`` each.
     """
-    more = places.new_zeros(()) if counted is None else barred(counted)
-    found = [torch.addmm(more, rows, places.T).topk(count, dim=1) for rows in asked.split(ROWS)]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+    more = places.new_zeros(len(places)) if counted is None else barred(counted)
+    missing = -len(places) % GROUP
+    more, places = functional.pad(more, (0, missing), value=-torch.inf), functional.pad(places, (0, 0, 0, missing))
+    found = [_largest(torch.addmm(more, rows, places.T), count) for rows in asked.split(ROWS)]
+    values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values, indices
+
+
+def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    ``torch.topk`` along the rows of ``(K, M)``, M a multiple of :data:`GROUP`, in half the time: the largest values lie
+    in the groups with the largest maxima, of which there are as many as values wanted.
+    """
+    if count == 1:
+        return values.max(dim=1, keepdim=True)
+    groups = values.unflatten(1, (-1, GROUP))
+    if groups.shape[1] <= 2 * count:
+        return values.topk(count, dim=1)
+    first = groups.amax(dim=2).topk(count, dim=1).indices
+    kept = groups.gather(1, first[..., None].expand(-1, -1, GROUP)).flatten(1)
+    largest, index = kept.topk(count, dim=1)
+    return largest, first.gather(1, index // GROUP) * GROUP + index % GROUP
 
 
 @recorded
@@ -118,7 +139,7 @@ class GlobalMatchingHead(nn.Module):
         self, fixed: Levels, moving: Levels, described: Sequence[dict[int, torch.Tensor]], known: KnownMap | None
     ) -> dict[str, Any]:
         size = fixed.image.shape[2:]
-        ahead, behind = (functional.normalize(descriptors[self.stride].float(), dim=1) for descriptors in described)
+        ahead, behind = (unit_length(descriptors[self.stride]) for descriptors in described)
         level = ahead.shape[2:]
         with torch.autocast(ahead.device.type, enabled=False):
             position = level_positions(size, level, self.stride, ahead)[0].flatten(1).T

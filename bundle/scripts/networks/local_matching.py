@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ..errors import InputError
 from ..spatial.level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
@@ -16,7 +15,7 @@ from ..spatial.warp import apply_affine, compose, inverse_affine, sample
 from .correlation_head import expected_offset
 from .known_map import KnownMap
 from .levels import Levels
-from .place_descriptors import LevelDescriptors
+from .place_descriptors import LevelDescriptors, unit_length
 from .recorded import recorded
 
 
@@ -91,7 +90,7 @@ class LocalMatchingHead(nn.Module):
         ahead, behind = self.shapes(fixed, strides), self.shapes(moving, strides)
         with torch.autocast(affine.device.type, enabled=False):
             for stride in strides:
-                asked, places = (functional.normalize(of[stride].float(), dim=1) for of in (ahead, behind))
+                asked, places = (unit_length(of[stride]) for of in (ahead, behind))
                 local = self._begin(found, before, size, asked.shape[2:], stride, affine)
                 found, before = self._on_level(asked, places, local, size, stride, affine), stride
             assert found is not None
@@ -120,7 +119,7 @@ class LocalMatchingHead(nn.Module):
         levels = [self.shapes(of, strides) for of in (fixed, moving)]
         with torch.autocast(affine.device.type, enabled=False):
             for stride in strides:
-                one, other = (functional.normalize(of[stride].float(), dim=1) for of in levels)
+                one, other = (unit_length(of[stride]) for of in levels)
                 begun = self._begin(there, before, size, one.shape[2:], stride, affine)
                 there = self._on_level(one, other, begun, size, stride, affine)
                 if stride != strides[-1]:

@@ -49,6 +49,17 @@ def test_without_refinement_the_network_answers(network, pair):
         assert torch.equal(MatchingInferer(refine=3)(pair[0], network), network(pair[0]))
 
 
+def test_the_network_sees_no_metadata_and_answers_the_same(network, pair, monkeypatch):
+    """Else each of its operations would copy them."""
+    known, plain = [MetaTensor(image) for image in pair], MatchingInferer(refine=2)(pair[0], network, pair[1])
+    seen, call = [], network.forward
+    monkeypatch.setattr(network, "forward", lambda *images: seen.extend(map(type, images)) or call(*images))
+    found = MatchingInferer(refine=2)(known[0], network, known[1])
+    assert set(seen) == {torch.Tensor}
+    assert torch.equal(found["displacement"], plain["displacement"])
+    assert {type(value) for value in found.values() if torch.is_tensor(value)} == {torch.Tensor}
+
+
 def test_refinement_raises_the_similarity_within_an_evaluation(network, pair):
     """Under ``no_grad``, as evaluators run it; the result is consistent and the weights are untouched."""
     before = {name: value.clone() for name, value in network.state_dict().items()}

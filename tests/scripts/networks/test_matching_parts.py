@@ -123,12 +123,15 @@ def test_the_map_back_is_found_by_itself():
     assert "backward_affine" not in head.train()(levels(fixed), levels(moving))
 
 
-@pytest.mark.parametrize("asked", [1, ROWS, ROWS + 1, 3 * ROWS - 5])
-def test_some_rows_at_a_time_find_what_all_together_find(asked):
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    ("asked", "places"), [(1, 70), (ROWS, 70), (ROWS + 1, 70), (3 * ROWS - 5, 70), (9, 64 * 40), (9, 64 * 40 + 3)]
+)
+def test_parts_of_the_places_at_a_time_find_what_all_together_find(asked, places, count):
     generator = torch.Generator().manual_seed(0)
-    one, other = torch.randn(asked, 6, generator=generator), torch.randn(70, 6, generator=generator)
-    whole = (one @ other.T).topk(5, dim=1)
-    similarity, index = most_similar(one, other, 5)
+    one, other = torch.randn(asked, 6, generator=generator), torch.randn(places, 6, generator=generator)
+    whole = (one @ other.T).topk(count, dim=1)
+    similarity, index = most_similar(one, other, count)
     assert torch.equal(index, whole.indices)
     torch.testing.assert_close(similarity, whole.values)
 
