@@ -23,6 +23,7 @@ def fine_tuning(
     seed: int,
     carried: int = 0,
     global_matches: int = 1,
+    both_ways: bool = False,
     **settings: Any,
 ) -> list[Value]:
     """
@@ -37,12 +38,13 @@ def fine_tuning(
         seed: of the order of the scans.
         carried: unlabelled scans that the network carries the labels to first, to learn from them too.
         global_matches: of the carrying, see :class:`~scripts.matching.MatchingInferer`.
+        both_ways: of the carrying.
         settings: see :class:`~scripts.probing.FineTuning`.
     """
     train = FineTuning(weighted_loss, **settings)
     scans = cohort.labelled(labelled)
     if carried:
-        scans = carried_labels(network, cohort, labelled, carried, global_matches)
+        scans = carried_labels(network, cohort, labelled, carried, global_matches, both_ways)
     start, untrained = (cast("UNetBackbone", one.backbone) for one in (network, fresh))
     by_step, _ = train(start, untrained, scans, cohort.testing, len(cohort.names), seed)
     curve = {step: float(np.mean(list(values.values()))) for step, values in by_step.items()}

@@ -19,7 +19,13 @@ from .cohorts import Cohort
 
 @torch.no_grad()
 def carried_labels(
-    network: GVSL, cohort: Cohort, labelled: str, most: int, global_matches: int = 1, window: int = 5
+    network: GVSL,
+    cohort: Cohort,
+    labelled: str,
+    most: int,
+    global_matches: int = 1,
+    both_ways: bool = False,
+    window: int = 5,
 ) -> list[dict[str, Any]]:
     """
     The labelled scans, each as often as there are others, and up to ``most`` further training scans with the labels of
@@ -32,13 +38,14 @@ def carried_labels(
         labelled: number of labelled subjects.
         most: scans to carry labels to.
         global_matches: see :class:`~scripts.matching.MatchingInferer`.
+        both_ways: see there.
         window: of the local NCC.
     """
     sources = cohort.labelled(labelled)
     known = {scan["name"] for scan in sources}
     others = [scan for scan in cohort.training if scan["name"] not in known][:most]
     ncc, classes = LocalNCCLoss(window), len(cohort.names) + 1
-    match = MatchingInferer(global_matches=global_matches)
+    match = MatchingInferer(global_matches=global_matches, both_ways=both_ways)
     carried = []
     for scan in others:
         votes, total = torch.zeros(1), torch.zeros(1)
