@@ -144,7 +144,7 @@ class MatchingInferer(Inferer):
         """
         if moving is None:
             return network(inputs)
-        # thousands of small operations, of which MetaTensor would make each a copy of the scan's metadata
+        # thousands of small operations, each of which would copy the metadata of a MetaTensor
         fixed, sampled = (convert_to_tensor(image, track_meta=False) for image in (inputs, moving))
         found = self._matched(network, fixed, sampled)
         if self.check_mirror and "agreement" in found:
