@@ -30,7 +30,8 @@ def carried_labels(
     """
     The labelled scans, each as often as there are others, and up to ``most`` further training scans with the labels of
     the labelled ones carried over: ``label``, that of the largest vote, and ``confidence``, its share of the votes
-    times the squared local NCC there, as :class:`~scripts.matching.LabelVote` weights atlases.
+    times the squared local NCC there, as :class:`~scripts.matching.LabelVote` weights atlases. With partial labels
+    ``drawn`` are the structures that every labelled scan has: of the others the votes say nothing.
 
     Args:
         network: matches.
@@ -46,6 +47,8 @@ def carried_labels(
     others = [scan for scan in cohort.training if scan["name"] not in known][:most]
     ncc, classes = LocalNCCLoss(window), len(cohort.names) + 1
     match = MatchingInferer(global_matches=global_matches, both_ways=both_ways)
+    partial = [source["drawn"] for source in sources if "drawn" in source]
+    drawn = {"drawn": torch.stack(partial).amin(dim=0)} if partial else {}
     carried = []
     for scan in others:
         votes, total = torch.zeros(1), torch.zeros(1)
@@ -56,7 +59,7 @@ def carried_labels(
             truth = functional.one_hot(source["label"][0].long(), classes).movedim(-1, 0)[None].float()
             votes, total = votes + alike * warp(truth, field), total + 1
         confidence, label = (votes / total)[0].max(dim=0, keepdim=True)
-        carried.append({**scan, "label": label.to(scan["label"]), "confidence": confidence})
+        carried.append({**scan, **drawn, "label": label.to(scan["label"]), "confidence": confidence})
     return [*sources * max(1, len(carried) // len(sources)), *carried]
 
 

@@ -152,6 +152,10 @@ class TestMeasures:
             inside = (slice(None), slice(1, -1), slice(1, -1), slice(1, -1))
             assert torch.equal(one["label"][inside], true["label"][inside])
             assert 0.5 < one["confidence"][true["label"] > 0].mean() <= 1
+        for number, one in enumerate(cohort.training):
+            one["drawn"] = torch.tensor([1.0, 0.0] if number < 2 else [0.0, 1.0])
+        partial = carried_labels(shifted, cohort, "2", most=3)
+        assert all(one["drawn"].tolist() == [1, 0] for one in partial)
 
     def test_a_voxel_counts_by_its_confidence(self):
         torch.manual_seed(0)
