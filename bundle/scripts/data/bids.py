@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .dicom_series import is_dicom
 from .result_names import RECORD, VOLUME_ENDINGS, split_ending
 
 ENTITIES = re.compile(r"_((?:acq|ce|trc|rec|echo|flip|inv|mt|part)-[^_]+)")
@@ -34,6 +35,9 @@ FIRST = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "ct", "pet")
 """Suffixes that are taken first, where several are equally frequent."""
 ELSEWHERE = ("derivatives", "sourcedata")
 """Folders of other data sets."""
+
+BESIDE = (".json", ".tsv", ".csv", ".txt", ".md", ".bval", ".bvec", ".html", ".png")
+"""Endings of what lies beside volumes."""
 
 
 def is_bids(folder: Path) -> bool:
@@ -74,7 +78,7 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
     subjects = {path: path.resolve().name for path in _subjects(folder)}
     found: list[tuple[str, str, str]] = []
     unnamed: list[tuple[str, str]] = []
-    volumes, earlier = _volumes(folder, list(subjects))
+    volumes, others = _volumes(folder, list(subjects))
     for path in volumes:
         subject = next((subjects[above] for above in path.parents if above in subjects), "")
         if not path.is_file():
@@ -92,16 +96,16 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
     left_out = [(path, "is a mask, a label map or a series of volumes by its BIDS suffix") for path in masks]
     elsewhere = [name for name in ELSEWHERE if os.path.isdir(folder / name)]
     left_out += [(str(folder / name), "is another data set within BIDS") for name in elsewhere]
-    return scans, [*left_out, *unnamed, *earlier]
+    return scans, [*left_out, *unnamed, *others]
 
 
 def _volumes(folder: Path, subjects: Sequence[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Volume files of a data set, in alphabetical order, and folders with results of an earlier run."""
-    volumes, earlier = [], []
+    """Volume files of a data set, in alphabetical order; and folders with results of an earlier run or with DICOM."""
+    volumes, others = [], []
     for top in (folder, *(path for path in subjects if path != folder and path.is_symlink())):
         for root, folders, names in os.walk(top):
             if RECORD in names and Path(root) != folder:
-                earlier.append((root, f"holds results of an earlier run ({RECORD})"))
+                others.append((root, f"holds results of an earlier run ({RECORD})"))
                 folders.clear()
                 continue
             folders[:] = [
@@ -109,10 +113,16 @@ def _volumes(folder: Path, subjects: Sequence[Path]) -> tuple[list[Path], list[t
                 for name in folders
                 if not name.startswith(".") and not (Path(root) == folder and name in ELSEWHERE)
             ]
-            volumes += [
-                Path(root, name) for name in names if name.lower().endswith(VOLUME_ENDINGS) and not name.startswith(".")
-            ]
-    return sorted(volumes), earlier
+            files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+            volumes += [path for path in files if path.name.lower().endswith(VOLUME_ENDINGS)]
+            if any(_may_be_dicom(path) and is_dicom(path) for path in files):
+                others.append((root, "has DICOM files, which are not looked at in a BIDS data set"))
+    return sorted(volumes), others
+
+
+def _may_be_dicom(path: Path) -> bool:
+    known = path.name.lower().endswith((*VOLUME_ENDINGS, *BESIDE))
+    return not known and path.is_file() and path.stat().st_size > 132
 
 
 def usual_suffix(scans: Sequence[Mapping[str, Any]]) -> str | None:

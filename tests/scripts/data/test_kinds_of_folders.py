@@ -81,6 +81,16 @@ class TestBIDS:
             (bids / name).rename(new.with_name(f"{new.parts[-3]}_T1w.nii.gz"))
         assert set(found(bids).values()) == {"sub-01", "sub-02", "sub-03", "sub-04"}
 
+    def test_dicom_beside_it_is_told(self, bids, anatomy, capsys):
+        """Before, a patient who was never converted was missing in silence."""
+        expected = found(bids)
+        write_dicom(bids / "patient_03", anatomy(3))
+        write_dicom(bids / "sourcedata" / "patient_04", anatomy(4))
+        capsys.readouterr()
+        assert found(bids) == expected
+        told = capsys.readouterr().out
+        assert f"left out 1, as {bids / 'patient_03'}, which has DICOM files, which are not looked at in a BIDS" in told
+
     def test_subjects_that_are_links(self, bids, tmp_path_factory):
         expected, store = found(bids), tmp_path_factory.mktemp("store")
         (bids / "sub-02").rename(store / "sub-02")
