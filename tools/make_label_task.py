@@ -19,7 +19,9 @@ from scripts.training import ModelLoader
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 NAME = "carried_labels"
-NEEDS = ("network_def", "features", "imports", "bundle_root", "orientation", "percentiles")
+MATCH = ("global_matches", "both_ways", "check_mirror", "finest", "bfloat16")
+"""Options of its match."""
+NEEDS = ("network_def", "features", "imports", "bundle_root", "orientation", "percentiles", *MATCH)
 """What the task takes of ``inference.json`` as it is."""
 
 
@@ -52,7 +54,8 @@ def configuration(studies: str, model: Path, refine: int) -> dict[str, Any]:
     configs = BUNDLE / "configs"
     inference, server = (json.loads((configs / f"{name}.json").read_text()) for name in ("inference", "label_server"))
     config = {name: inference[name] for name in NEEDS}
-    config |= {"pair_preprocessing": inference["preprocessing"], **server, "refine": refine}
+    config |= {"pair_preprocessing": inference["preprocessing"], "match": inference["inferer"], "refine": refine}
+    config |= server
     settings = model.with_name("settings.json")
     if settings.is_file():
         config |= json.loads(settings.read_text(encoding="utf-8"))

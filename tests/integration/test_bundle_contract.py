@@ -15,6 +15,8 @@ from jsonschema import Draft201909Validator
 from monai.bundle import ConfigParser
 from zoo.files import SCHEMA
 
+MATCHING = ("evaluate", "inference")
+
 
 @pytest.fixture
 def parsed(config_files, cohort, tmp_path):
@@ -89,6 +91,16 @@ class TestOverrides:
     def test_override(self, parsed, given, part, look, expected):
         defaults = {"features": [4, 8], "spatial_size": [24, 24, 24], "pixdim": [1.0, 1.0, 1.0]}
         assert look(parsed(**{**defaults, **given}).get_parsed_content(part)) == expected
+
+
+def test_a_report_measures_the_match_that_users_get(repository):
+    """On the prepared grid; both configurations state the numbers of a match."""
+    evaluation, use = (json.loads((repository / "bundle/configs" / f"{name}.json").read_text()) for name in MATCHING)
+    measured, used = evaluation["validate#inferer"], use["inferer"]
+    assert measured == {name: used[name] for name in measured}
+    assert [evaluation[name] for name in ("trusted", "global_matches", "both_ways")] == [
+        use[name] for name in ("trusted", "global_matches", "both_ways")
+    ]
 
 
 class TestPaper:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,9 +70,10 @@ class MatchingInferer(Inferer):
             the rotation that the one before has left.
         lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
             drift away from what both show.
-        least_inliers: a global map is discarded, and the scans' centres are laid upon each other, where a smaller share
-            of the matched places agrees with it; 0 keeps any. Local matching alone is better then than from a map by
-            chance: in ``inference.json`` for hearts, see ``docs/comparison.md`` of the repository.
+        discarded: a global map is discarded, and the scans' centres are laid upon each other, where its ``agreement``
+            and its ``inliers`` are both below these; None keeps any. Local matching alone is better then than from a
+            map by chance, as for hearts; one of the numbers alone is low in right maps too, of scans that show
+            different halves or that many places contradict. See ``docs/comparison.md`` of the repository.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
@@ -91,7 +92,7 @@ class MatchingInferer(Inferer):
         global_matches: int = 1,
         settled: float = 0.03,
         lost_agreement: float = 0.01,
-        least_inliers: float = 0.0,
+        discarded: Mapping[str, float] | None = None,
         both_ways: bool = False,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
@@ -108,9 +109,11 @@ class MatchingInferer(Inferer):
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
-        if not 0 <= least_inliers < 1:
-            raise InputError(f"least_inliers is a share, 0 or more and below 1, not {least_inliers}")
-        self.least_inliers, self.both_ways, self.check_mirror = least_inliers, both_ways, check_mirror
+        if discarded is not None:
+            check_numbers(dict(discarded))
+            if set(discarded) != {"agreement", "inliers"}:
+                raise InputError(f"discarded needs agreement and inliers, not {', '.join(discarded)}")
+        self.discarded, self.both_ways, self.check_mirror = discarded, both_ways, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -194,7 +197,7 @@ class MatchingInferer(Inferer):
         found, affine = {**best.found, "matched_affine": best.affine}, best.affine
         if "backward_affine" in found:
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
-        if "inliers" in found and float(found["inliers"].mean()) < self.least_inliers:
+        if self._is_discarded(found):
             affine = centred
             found.update(self._local(head, one, straight, affine))
         else:
@@ -211,6 +214,10 @@ class MatchingInferer(Inferer):
             return match.both_ways(fixed, moving, affine, **start)
         found: dict[str, torch.Tensor] = match(fixed, moving, affine, **start)
         return found
+
+    def _is_discarded(self, found: Mapping[str, Any]) -> bool:
+        bounds = self.discarded or {}
+        return bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]

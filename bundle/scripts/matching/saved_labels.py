@@ -46,26 +46,19 @@ class SavedLabelsInferer(Inferer):
 
     Args:
         preprocessing: of dictionaries with ``image``, ``moving`` and ``label``, see ``inference.json``.
+        match: of two scans, see ``inference.json``.
         reader: (backbone, pairs) to a further voter, such as :class:`~scripts.finetuning.AtlasReader`; None for none.
         atlases: how many labelled scans vote at most; those saved last.
-        refine: see :class:`~scripts.matching.MatchingInferer`.
-        finest: as there.
-        global_matches: as there.
-        both_ways: as there.
     """
 
     def __init__(
         self,
         preprocessing: Callable[[Any], Any],
+        match: MatchingInferer,
         reader: Callable[[torch.nn.Module, Sequence[Mapping[str, Any]]], Reader] | None = None,
         atlases: int = 5,
-        refine: int = 0,
-        finest: float = 1.0,
-        global_matches: int = 1,
-        both_ways: bool = False,
     ) -> None:
-        self.preprocessing, self.reader, self.atlases = preprocessing, reader, atlases
-        self.match = MatchingInferer(refine, finest=finest, global_matches=global_matches, both_ways=both_ways)
+        self.preprocessing, self.match, self.reader, self.atlases = preprocessing, match, reader, atlases
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -228,18 +228,21 @@ def test_the_mirror_image_is_matched_where_asked_for():
     assert found["mirrored_agreement"] == mirrored["agreement"] < 1
 
 
-@pytest.mark.parametrize(("inliers", "kept"), [(0.6, False), (0.8, True)])
-def test_a_map_that_few_places_agree_with_is_discarded(inliers, kept):
+@pytest.mark.parametrize(
+    ("agreement", "inliers", "kept"), [(0.5, 0.7, False), (0.5, 0.8, True), (0.7, 0.7, True), (0.7, 0.8, True)]
+)
+def test_a_map_that_few_places_agree_with_is_discarded(agreement, inliers, kept):
     """Then local matching begins with the scans' centres upon each other; what was found is told all the same."""
 
     def told(_, __, found):
-        return {**found, "inliers": torch.tensor([inliers])}
+        return {**found, "agreement": torch.tensor([agreement]), "inliers": torch.tensor([inliers])}
 
     network, fixed = turning(told), bar()
     moving = warp(fixed, affine_displacement(turn(-0.6), [24] * 3))
+    bounds = {"agreement": 0.6, "inliers": 0.75}
     with torch.no_grad():
         found, centred = (
-            MatchingInferer(global_matches=1 + once, least_inliers=0.7, settled=9)(fixed, network, moving)
+            MatchingInferer(global_matches=1 + once, discarded=bounds, settled=9)(fixed, network, moving)
             for once in (1, 0)
         )
         assert centred["affine"][0, 0, 1].abs() > 0.1  # one global match: the network as it is
@@ -281,7 +284,7 @@ def test_a_flat_map_is_gone_one_way():
     torch.testing.assert_close(both["displacement"], one_way["displacement"])
 
 
-@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"least_inliers": 1.0}])
+@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}])
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         MatchingInferer(**option)
