@@ -32,7 +32,8 @@ WAYS = {
     "fine_tuning_fitted": "linear layer of 8000 voxels a scan first, then all weights: rates 8e-4 and 8e-3",
     "fine_tuning_converged": "linear layer first, then all weights: rates 8e-4 and 8e-3 (`--mode fitted`)",
     "fine_tuning_carried": "gently, also on ten scans with the label carried over",
-    "fine_tuning_pseudo_labels": "`--mode fitted`, also on ten scans with the labels carried over, there and back",
+    "fine_tuning_pseudo_labels": "`--mode fitted`, also on ten scans with the labels carried over, by confidence",
+    "fine_tuning_pseudo_alike": "`--mode fitted`, also on ten scans with the labels carried over, all alike",
 }
 ARMS = {"shipped": "", "random": ", random weights"}
 Cases = dict[tuple[str, str], float]

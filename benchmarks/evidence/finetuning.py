@@ -24,6 +24,7 @@ def fine_tuning(
     carried: int = 0,
     global_matches: int = 1,
     both_ways: bool = False,
+    weighted: bool = True,
     **settings: Any,
 ) -> list[Value]:
     """
@@ -39,12 +40,15 @@ def fine_tuning(
         carried: unlabelled scans that the network carries the labels to first, to learn from them too.
         global_matches: of the carrying, see :class:`~scripts.matching.MatchingInferer`.
         both_ways: of the carrying.
+        weighted: count voxels with carried labels by their confidence; else all alike, as ``make child`` does.
         settings: see :class:`~scripts.probing.FineTuning`.
     """
     train = FineTuning(weighted_loss, **settings)
     scans = cohort.labelled(labelled)
     if carried:
         scans = carried_labels(network, cohort, labelled, carried, global_matches, both_ways)
+        if not weighted:
+            scans = [{key: value for key, value in scan.items() if key != "confidence"} for scan in scans]
     start, untrained = (cast("UNetBackbone", one.backbone) for one in (network, fresh))
     by_step, _ = train(start, untrained, scans, cohort.testing, len(cohort.names), seed)
     curve = {step: float(np.mean(list(values.values()))) for step, values in by_step.items()}

@@ -16,6 +16,7 @@ from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.pseudo_labels import carried_labels, weighted_loss
 from monai.losses import DiceCELoss
 from scripts.networks import UNetBackbone
+from scripts.probing import FineTuning
 from scripts.spatial import warp
 
 SIZE = (12, 10, 8)
@@ -156,6 +157,22 @@ class TestMeasures:
             one["drawn"] = torch.tensor([1.0, 0.0] if number < 2 else [0.0, 1.0])
         partial = carried_labels(shifted, cohort, "2", most=3)
         assert all(one["drawn"].tolist() == [1, 0] for one in partial)
+
+    @pytest.mark.parametrize("weighted", [True, False])
+    def test_carried_labels_count_by_confidence_or_alike(self, small, weighted, monkeypatch):
+        learned = []
+        made = [{**one, "confidence": one["label"] * 0 + 0.5} for one in small.training]
+        monkeypatch.setattr("evidence.finetuning.carried_labels", lambda *_: made)
+
+        def train(_, start, fresh, scans, *rest):
+            learned.extend(scans)
+            return {1: {"s": 0.5}}, []
+
+        monkeypatch.setattr(FineTuning, "__call__", train)
+        none = SimpleNamespace(backbone=None)
+        fine_tuning(none, none, small, "1", 0, carried=3, weighted=weighted)
+        assert len(learned) == len(made)
+        assert all(("confidence" in one) is weighted for one in learned)
 
     def test_a_voxel_counts_by_its_confidence(self):
         torch.manual_seed(0)
