@@ -14,7 +14,7 @@ from scripts.data import LoadScand, find_scans, split_subjects
 from scripts.errors import InputError
 from scripts.evaluation import list_distinct_pairs, number_structures
 
-PARTS = ("all", "choosing", "held_back")
+PARTS = ("all", "training", "choosing", "held_back")
 HELD_BACK = 0.2
 """The share of the subjects that ``train.json`` holds back with seed 0."""
 
@@ -46,8 +46,8 @@ def labelled_scans(folder: Path, subject_key: Any, part: str) -> list[dict[str, 
     Args:
         folder: with a dataset.json.
         subject_key: see :func:`~scripts.data.find_scans`.
-        part: "all"; "held_back", the fifth that a training with seed 0 holds back; "choosing", the last fifth in the
-            order of the files' names without these, on which choices were made.
+        part: "all"; "held_back", the fifth that a training with seed 0 holds back; "training", the others; "choosing",
+            of these the last fifth of the subjects in the order of the files' names, on which choices were made.
 
     Raises:
         InputError: for fewer than two subjects.
@@ -56,7 +56,8 @@ def labelled_scans(folder: Path, subject_key: Any, part: str) -> list[dict[str, 
     held_back = {scan["subject"] for scan in split_subjects(scans, HELD_BACK, seed=0)[1]} if part != "all" else set()
     subjects = list(dict.fromkeys(scan["subject"] for scan in sorted(scans, key=lambda scan: scan["image"])))
     last = set(subjects[int((1 - HELD_BACK) * len(subjects)) :]) - held_back
-    chosen = {"all": set(subjects), "held_back": held_back, "choosing": last}[part]
+    parts = {"all": set(subjects), "training": set(subjects) - held_back, "choosing": last, "held_back": held_back}
+    chosen = parts[part]
     if len(chosen) < 2:
         raise InputError(f"{folder} has {len(chosen)} subject(s) with label maps in the part '{part}': two are needed")
     return [scan for scan in scans if scan["subject"] in chosen]

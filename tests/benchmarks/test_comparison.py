@@ -110,8 +110,10 @@ def labelled(tmp_path_factory):
 
 
 def test_parts_of_the_subjects_do_not_overlap(labelled):
-    parts = {part: {scan["subject"] for scan in labelled_scans(labelled, None, part)} for part in ("all", "held_back")}
+    names = ("all", "training", "held_back")
+    parts = {part: {scan["subject"] for scan in labelled_scans(labelled, None, part)} for part in names}
     assert len(parts["all"]) == 10
+    assert parts["training"] == parts["all"] - parts["held_back"]
     assert parts["held_back"] == {s["subject"] for s in split_subjects(labelled_scans(labelled, None, "all"), 0.2)[1]}
     last = {"imagesTr/s8.nii.gz", "imagesTr/s9.nii.gz"} - parts["held_back"]
     if len(last) == 2:
