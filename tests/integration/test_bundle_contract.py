@@ -98,6 +98,7 @@ def test_a_report_measures_the_match_that_users_get(repository):
     evaluation, use = (json.loads((repository / "bundle/configs" / f"{name}.json").read_text()) for name in MATCHING)
     measured, used = evaluation["validate#inferer"], use["inferer"]
     assert measured == {name: used[name] for name in measured}
+    assert evaluation["evaluation"]["spacing"] == "@pixdim"
     assert [evaluation[name] for name in ("trusted", "global_matches", "both_ways")] == [
         use[name] for name in ("trusted", "global_matches", "both_ways")
     ]

@@ -17,7 +17,7 @@ from monai.networks.utils import eval_mode
 
 from ..data.cache import prepared
 from ..data.pair_dataset import PairDataset
-from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, look_at, outside
+from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, doubted
 from ..networks.gvsl import GVSL
 from ..progress import progress
 from .clustering import clustering_measures, collapse_measure, sample_features
@@ -46,6 +46,7 @@ class Evaluation:
         neighbours: k of the nearest-neighbour purity.
         seed: of the choice of voxels.
         trusted: which matches are, see :func:`~scripts.matching.match_table.look_at`; None points none out.
+        spacing: voxel size of the prepared images in millimetres; None takes that of their affines.
     """
 
     measures = (
@@ -75,6 +76,7 @@ class Evaluation:
         neighbours: int = 5,
         seed: int = 0,
         trusted: Trusted | None = None,
+        spacing: Sequence[float] | None = None,
     ) -> None:
         self.folder, self.network, self.dataset = Path(folder), network, dataset
         self.structures = dict(structures or {"names": [], "groups": [], "families": []})
@@ -82,6 +84,7 @@ class Evaluation:
         self.per_structure, self.most_features = per_structure, most_features
         self.neighbours, self.seed = neighbours, seed
         self.seen, self.left_out, self.trusted = list(seen), left_out, dict(trusted or {})
+        self.spacing = spacing
         self.person = dict(zip(dataset.names, dataset.subjects.tolist(), strict=True))
         self.pairs: list[dict[str, Any]] = []
         self.features: list[np.ndarray] = []
@@ -99,9 +102,9 @@ class Evaluation:
         row: dict[str, Any] = {"fixed": data["image_name"][0], "moving": data["moving_name"][0]}
         row["persons"] = (self.person[row["fixed"]], self.person[row["moving"]])
         row |= {name: float(data[name][0, 0]) for name in self.measures if name in data}
-        row |= (found := confidence(data))
-        if said := look_at(found, self.trusted):
-            row |= {"look_at": said, "doubts": outside(found, self.trusted)}
+        row |= (found := confidence(data, spacing=self.spacing))
+        said = doubted(data["pred"], found, self.trusted)
+        row |= said if said["look_at"] else {}
         for measure in self.structure_measures:
             values = data.get(f"structure_{measure}")
             if values is not None:

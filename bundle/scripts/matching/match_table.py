@@ -45,7 +45,7 @@ def there_and_back(image: torch.Tensor, there: torch.Tensor, back: torch.Tensor)
     return transform_points(compose_affine(back.double(), there.double())[0], points) - points
 
 
-def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
+def confidence(data: dict[str, Any], index: int = 0, spacing: Sequence[float] | None = None) -> dict[str, float]:
     """
     What the global match of a pair says of itself.
 
@@ -53,6 +53,7 @@ def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
         data: a batch: ``image`` ``(B, 1, D, H, W)`` with its affine, and ``pred``, see
             :class:`~scripts.networks.GVSL`.
         index: of the pair in the batch.
+        spacing: voxel size in millimetres, where the image has lost its affine; None takes the affine's.
 
     Returns:
         ``agreement``, ``inliers`` and ``conditioning``, and ``inverse_consistency_mm``, how far the tissue of the fixed
@@ -71,7 +72,8 @@ def confidence(data: dict[str, Any], index: int = 0) -> dict[str, float]:
         image = torch.as_tensor(data["image"])[index : index + 1].cpu()
         n = image.dim() - 2
         apart = there_and_back(image, there, back)
-        to_millimetres = data["image"].affine[index][:n, :n].double().cpu()
+        grid = data["image"].affine[index][:n, :n] if spacing is None else torch.diag(torch.as_tensor(spacing))
+        to_millimetres = grid.double().cpu()
         found["inverse_consistency_voxels"] = float(apart.norm(dim=0).mean())
         found[INVERSE_CONSISTENCY] = float((to_millimetres @ apart).norm(dim=0).mean())
     return found
@@ -150,10 +152,25 @@ def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, s
     warped, fixed = (torch.as_tensor(image).float() for image in (pred["warped"], data["image"]))
     inside = inside_volume(torch.as_tensor(pred["displacement"]).float())
     row["ncc"] = f"{float(LocalNCCLoss(7).per_image(warped, fixed.to(warped), inside)[0]):.4f}"
+    return row | doubted(pred, found, trusted)
+
+
+def doubted(pred: Mapping[str, Any], found: Mapping[str, float], trusted: Trusted) -> dict[str, str]:
+    """
+    Whether a person should look at a match, and why.
+
+    Args:
+        pred: of a batch of one pair, see :class:`~scripts.matching.MatchingInferer`.
+        found: see :func:`confidence`.
+        trusted: see :func:`look_at`.
+
+    Returns:
+        ``look_at`` and ``doubts``: what lies :func:`outside` its bounds, and whether the global map was discarded.
+    """
     doubts = outside(found, trusted)
     if "matched_affine" in pred and not torch.equal(pred["matched_affine"], pred["affine"]):
         doubts = "; ".join(filter(None, [doubts, "no global match: the scans' centres are laid upon each other"]))
-    return row | {"look_at": "yes" if doubts else look_at(found, trusted), "doubts": doubts}
+    return {"look_at": "yes" if doubts else look_at(found, trusted), "doubts": doubts}
 
 
 def add_row(folder: Path, result: str, row: dict[str, str]) -> None:
