@@ -20,7 +20,14 @@ from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from scripts.data import find_scans
 from warm_start import run_warm
+
+
+def scans_of(folder: Path, **options: Any) -> dict[str, str]:
+    """The scans that are found in a folder, by their paths in it, and their subjects."""
+    scans = find_scans(str(folder), min_subjects=1, **options)
+    return {os.path.relpath(scan["image"], folder): scan["subject"] for scan in scans}
 
 
 def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray | None = None) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -15,101 +14,12 @@ import pytest
 from scripts.data import find_cohorts, find_scans, label_names
 from scripts.data.label_maps import is_label_map
 from scripts.errors import InputError
-from support import write_dicom, write_nifti
+from support import scans_of, write_dicom, write_nifti
 
 
 @pytest.fixture
 def label(anatomy):
     return (anatomy(0) > 100).astype(np.uint8) * 3
-
-
-def found(folder: Path, **options) -> dict[str, str]:
-    scans = find_scans(str(folder), min_subjects=1, **options)
-    return {os.path.relpath(scan["image"], folder): scan["subject"] for scan in scans}
-
-
-class TestBIDS:
-    @pytest.fixture
-    def bids(self, tmp_path, anatomy, label):
-        for subject in (1, 2):
-            for session in (1, 2):
-                name = f"sub-0{subject}_ses-{session}"
-                folder = tmp_path / f"sub-0{subject}" / f"ses-{session}"
-                for kind in ("T1w", "T2w")[: 3 - session]:
-                    write_nifti(folder / "anat" / f"{name}_{kind}.nii.gz", anatomy(subject))
-                write_nifti(folder / "anat" / f"{name}_desc-brain_mask.nii.gz", label)
-                write_nifti(folder / "func" / f"{name}_task-rest_bold.nii.gz", np.stack([anatomy(0)] * 2, -1))
-                (folder / "anat" / f"{name}_T1w.json").write_text("{}")
-        write_nifti(tmp_path / "derivatives" / "sub-01" / "anat" / "sub-01_space-MNI_T1w.nii.gz", anatomy(1))
-        (tmp_path / "dataset_description.json").write_text("{}")
-        return tmp_path
-
-    def test_scans_of_the_most_frequent_suffix(self, bids, capsys):
-        assert found(bids) == {
-            f"sub-0{s}/ses-{n}/anat/sub-0{s}_ses-{n}_T1w.nii.gz": f"sub-0{s}" for s in (1, 2) for n in (1, 2)
-        }
-        told = capsys.readouterr().out
-        assert "left out 2, as " in told
-        assert "is T2w, not T1w (--kind T2w takes these)" in told
-        assert "left out 8" in told  # masks, and series over time
-        assert "derivatives" in told
-
-    def test_another_suffix_as_the_message_says(self, bids):
-        assert list(found(bids, kind="T2w")) == [f"sub-0{s}/ses-1/anat/sub-0{s}_ses-1_T2w.nii.gz" for s in (1, 2)]
-        with pytest.raises(InputError, match="no scan of kind 'FLAIR', but 4 T1w, 2 T2w: pass --kind"):
-            find_scans(str(bids), kind="FLAIR")
-
-    def test_volumes_without_a_bids_name_are_told(self, bids, anatomy, capsys):
-        """Before, one folder of BIDS hid all others."""
-        names = ("control_01/anat/control_01_T1w.nii.gz", "sub-03/anat/T1w.nii.gz", "loose.nii.gz")
-        expected = found(bids)
-        for number, name in enumerate(names):
-            write_nifti(bids / name, anatomy(10 + number))
-        (bids / "sub-01" / "anat").mkdir()
-        (bids / "sub-01" / "anat" / "sub-01_T1w.nii.gz").symlink_to("not_fetched")
-        write_nifti(bids / "runs" / "warped.nii.gz", anatomy(20))
-        (bids / "runs" / "results.csv").touch()
-        capsys.readouterr()
-        assert found(bids) == expected
-        told = capsys.readouterr().out
-        assert f"left out 3, as {bids / names[0]}, which is not named as BIDS has it (sub-XX/anat/" in told
-        assert "sub-01_T1w.nii.gz, which is a link to a file that is not there" in told
-        assert f"left out 1, as {bids / 'runs'}, which holds results of an earlier run" in told
-        for name in names[:2]:  # as the message says
-            new = bids / "sub-04" / "anat" / "sub-04_T1w.nii.gz" if name == names[0] else bids / name
-            new.parent.mkdir(parents=True, exist_ok=True)
-            (bids / name).rename(new.with_name(f"{new.parts[-3]}_T1w.nii.gz"))
-        assert set(found(bids).values()) == {"sub-01", "sub-02", "sub-03", "sub-04"}
-
-    def test_dicom_beside_it_is_told(self, bids, anatomy, capsys):
-        """Before, a patient who was never converted was missing in silence."""
-        expected = found(bids)
-        write_dicom(bids / "patient_03", anatomy(3))
-        write_dicom(bids / "sourcedata" / "patient_04", anatomy(4))
-        capsys.readouterr()
-        assert found(bids) == expected
-        told = capsys.readouterr().out
-        assert f"left out 1, as {bids / 'patient_03'}, which has DICOM files, which are not looked at in a BIDS" in told
-
-    def test_subjects_that_are_links(self, bids, tmp_path_factory):
-        expected, store = found(bids), tmp_path_factory.mktemp("store")
-        (bids / "sub-02").rename(store / "sub-02")
-        (bids / "sub-02").symlink_to(store / "sub-02")
-        assert found(bids) == expected
-
-    def test_a_folder_that_only_looks_like_bids(self, tmp_path, anatomy):
-        names = [f"sub-0{n}/ses-1/scan/T1_mprage.nii.gz" for n in (1, 2)]
-        for number, name in enumerate(names):
-            write_nifti(tmp_path / name, anatomy(number))
-        assert list(found(tmp_path)) == names
-
-    def test_a_subjects_folder(self, bids):
-        """Given alone, it is read as the data set is."""
-        assert found(bids / "sub-01") == {f"ses-{n}/anat/sub-01_ses-{n}_T1w.nii.gz": "sub-01" for n in (1, 2)}
-
-    def test_one_subject_is_not_two_for_its_sessions(self, bids):
-        with pytest.raises(InputError, match="2 usable scan"):
-            find_scans(str(bids), subject_key="sub-", kind="T2w")
 
 
 class TestNnUNet:
@@ -142,7 +52,7 @@ class TestNnUNet:
     def test_files_listed_in_the_description(self, raw):
         listed = {"x": {"images": ["imagesTr/head_001_0000.nii.gz"], "label": "labelsTr/head_001.nii.gz"}}
         self.describe(raw, dataset=listed)
-        assert list(found(raw)) == ["imagesTr/head_001_0000.nii.gz"]
+        assert list(scans_of(raw)) == ["imagesTr/head_001_0000.nii.gz"]
 
     @pytest.mark.parametrize(
         ("ending", "message"), [(".nrrd", "correct file_ending"), (".tif", "no imagesTr/<case>_0000.tif")]
@@ -154,14 +64,14 @@ class TestNnUNet:
 
     def test_without_its_description_label_maps_are_left_out(self, raw, capsys):
         (raw / "dataset.json").unlink()
-        assert all(path.startswith("imagesTr") for path in found(raw))
+        assert all(path.startswith("imagesTr") for path in scans_of(raw))
         assert "is a label map or mask (--label_maps True takes it for a scan)" in capsys.readouterr().out
-        assert len(found(raw, label_maps=True)) == 8
+        assert len(scans_of(raw, label_maps=True)) == 8
 
     def test_version_1_lists_cases_without_their_channel(self, raw):
         entries = [{"image": "./imagesTr/head_000.nii.gz", "label": "./labelsTr/head_000.nii.gz"}]
         (raw / "dataset.json").write_text(json.dumps({"training": entries}))
-        assert list(found(raw)) == ["imagesTr/head_000_0000.nii.gz"]
+        assert list(scans_of(raw)) == ["imagesTr/head_000_0000.nii.gz"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +101,7 @@ class TestContrasts:
             for contrast in ("t1", "t1ce", "t2", "flair"):
                 write_nifti(folder / f"BraTS_{n}_{contrast}.nii.gz", anatomy(n))
             write_nifti(folder / f"BraTS_{n}_seg.nii.gz", label)
-        scans = found(tmp_path)
+        scans = scans_of(tmp_path)
         assert len(scans) == 8
         assert set(scans.values()) == {f"BraTS_{n}/BraTS_{n}" for n in (1, 2)}
         assert "left out 2, as " in capsys.readouterr().out
@@ -201,7 +111,7 @@ class TestContrasts:
             for contrast in ("T1", "FLAIR"):
                 write_nifti(tmp_path / "a" / f"p{n}" / f"{contrast}.nii.gz", anatomy(n))
                 write_nifti(tmp_path / "b" / f"p{n}-{contrast}.nii.gz", anatomy(n + 2))
-        assert set(found(tmp_path).values()) == {"a/p1", "a/p2", "b/p1", "b/p2"}
+        assert set(scans_of(tmp_path).values()) == {"a/p1", "a/p2", "b/p1", "b/p2"}
 
 
 class TestLabelMaps:
@@ -235,7 +145,7 @@ class TestLabelMaps:
     def test_a_folder_of_nothing_else_is_what_was_asked_for(self, tmp_path, label):
         write_nifti(tmp_path / "a.nii", label)
         write_nifti(tmp_path / "b.nii", label)
-        assert len(found(tmp_path)) == 2
+        assert len(scans_of(tmp_path)) == 2
 
 
 class TestDicom:
@@ -257,7 +167,7 @@ class TestDicom:
             write_dicom(disc / "IMG" / "D", anatomy(n), "I{}")
             (disc / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(20))
             (disc / "AUTORUN.INF").write_text("x" * 200)
-        assert found(tmp_path) == {f"cd{n}/IMG/{s}": f"cd{n}" for n in (1, 2) for s in "AD"}
+        assert scans_of(tmp_path) == {f"cd{n}/IMG/{s}": f"cd{n}" for n in (1, 2) for s in "AD"}
         told = capsys.readouterr().out
         assert "left out 2, as " in told
         assert "planning the scan" in told
@@ -276,12 +186,12 @@ class TestDicom:
             (tmp_path / "scans" / f"p{n}" / "._T1_0.dcm").write_bytes(bytes(200))
         (tmp_path / "scans" / "__MACOSX" / "p1").mkdir(parents=True)
         write_dicom(tmp_path / "scans" / "__MACOSX" / "p1", anatomy(0))
-        assert found(tmp_path / "scans") == {f"p{n}/{kind}_axial": f"p{n}" for n in (1, 2) for kind in ("T1", "T2")}
+        assert scans_of(tmp_path / "scans") == {f"p{n}/{kind}_axial": f"p{n}" for n in (1, 2) for kind in ("T1", "T2")}
 
     def test_dicom_beside_its_conversion(self, tmp_path, anatomy, capsys):
         write_dicom(tmp_path / "p", anatomy(0))
         write_nifti(tmp_path / "p" / "converted.nii", anatomy(0))
-        assert list(found(tmp_path)) == ["p/converted.nii"]
+        assert list(scans_of(tmp_path)) == ["p/converted.nii"]
         assert "DICOM files beside volumes" in capsys.readouterr().out
 
 
@@ -291,23 +201,23 @@ def test_one_file_is_one_scan(tmp_path, anatomy, capsys):
         write_nifti(tmp_path / name, anatomy(0))
     (tmp_path / "c.nii").symlink_to(tmp_path / "b.nii")
     (tmp_path / "d").symlink_to(tmp_path / "a")
-    assert list(found(tmp_path)) == ["a/x.nii", "b.nii"]
+    assert list(scans_of(tmp_path)) == ["a/x.nii", "b.nii"]
     assert "left out 1, as" in capsys.readouterr().out
     (tmp_path / "dataset.json").write_text(json.dumps({"training": ["b.nii", "b.nii", "a/x.nii"]}))
-    assert list(found(tmp_path)) == ["b.nii", "a/x.nii"]
+    assert list(scans_of(tmp_path)) == ["b.nii", "a/x.nii"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 def test_json_as_windows_writes_it(tmp_path, anatomy, encoding):
     write_nifti(tmp_path / "ü.nii", anatomy(0))
     (tmp_path / "dataset.json").write_text(json.dumps({"training": ["ü.nii"]}, ensure_ascii=False), encoding)
-    assert list(found(tmp_path)) == ["ü.nii"]
+    assert list(scans_of(tmp_path)) == ["ü.nii"]
 
 
 def test_formats_that_are_not_read_are_told(tmp_path, anatomy, capsys):
     write_nifti(tmp_path / "a.nii", anatomy(0))
     (tmp_path / "b.mgz").write_bytes(bytes(400))
-    assert list(found(tmp_path)) == ["a.nii"]
+    assert list(scans_of(tmp_path)) == ["a.nii"]
     assert "left out 1, as" in (told := capsys.readouterr().out)
     assert "b.mgz, which is of a format that is not read" in told
 
@@ -316,7 +226,7 @@ def test_results_of_an_earlier_run_are_no_scans(tmp_path, anatomy):
     write_nifti(tmp_path / "a.nii", anatomy(0))
     write_nifti(tmp_path / "out" / "b_to_a" / "warped.nii", anatomy(1))
     (tmp_path / "out" / "results.csv").write_text("result,scan\n")
-    assert list(found(tmp_path)) == ["a.nii"]
+    assert list(scans_of(tmp_path)) == ["a.nii"]
 
 
 def test_dry_run_lists_what_would_be_used_and_ends(tmp_path, anatomy, label, capsys):
