@@ -102,7 +102,10 @@ def bids_images(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str
 def _volumes(folder: Path, subjects: Sequence[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
     """Volume files of a data set, in alphabetical order; and folders with results of an earlier run or with DICOM."""
     volumes, others = [], []
-    for top in (folder, *(path for path in subjects if path != folder and path.is_symlink())):
+    links = [path for path in sorted(folder.iterdir()) if path.is_symlink() and path.is_dir()]
+    own = folder.resolve()
+    outside = [path for path in links if path.name not in ELSEWHERE and not path.resolve().is_relative_to(own)]
+    for top in (folder, *(path for path in links if path in subjects or path in outside)):
         for root, folders, names in os.walk(top):
             if RECORD in names and Path(root) != folder:
                 others.append((root, f"holds results of an earlier run ({RECORD})"))

@@ -86,6 +86,20 @@ def test_subjects_that_are_links(bids, tmp_path_factory):
     assert scans_of(bids) == expected
 
 
+def test_links_to_folders_are_looked_into(bids, anatomy, tmp_path_factory, capsys):
+    """Before, the patients there were missing in silence; a link back into the data set is no second copy of it."""
+    expected, store = scans_of(bids), tmp_path_factory.mktemp("store")
+    write_dicom(store / "patient_03", anatomy(3))
+    write_nifti(store / "patient_04.nii.gz", anatomy(4))
+    (bids / "more").symlink_to(store)
+    (bids / "again").symlink_to(bids)
+    capsys.readouterr()
+    assert scans_of(bids) == expected
+    told = capsys.readouterr().out
+    assert f"left out 1, as {bids / 'more' / 'patient_03'}, which has DICOM files" in told
+    assert f"left out 1, as {bids / 'more' / 'patient_04.nii.gz'}, which is not named as BIDS has it" in told
+
+
 def test_a_folder_that_only_looks_like_bids(tmp_path, anatomy):
     names = [f"sub-0{n}/ses-1/scan/T1_mprage.nii.gz" for n in (1, 2)]
     for number, name in enumerate(names):
