@@ -10,6 +10,7 @@ import torch
 from monai.losses import DiceLoss
 from scripts.losses import LocalNCCLoss
 from scripts.matching import MatchingInferer
+from scripts.matching.label_vote import count_votes
 from scripts.networks import GVSL
 from scripts.spatial import inside_volume, warp
 from torch.nn import functional
@@ -30,8 +31,8 @@ def carried_labels(
     """
     The labelled scans, each as often as there are others, and up to ``most`` further training scans with the labels of
     the labelled ones carried over: ``label``, that of the largest vote, and ``confidence``, its share of the votes
-    times the squared local NCC there, as :class:`~scripts.matching.LabelVote` weights atlases. With partial labels
-    ``drawn`` are the structures that every labelled scan has: of the others the votes say nothing.
+    times the squared local NCC there, as :class:`~scripts.matching.label_vote.LabelVote` weights atlases. With partial
+    labels a scan votes on what was drawn in it, and ``drawn`` are the structures that any labelled scan has.
 
     Args:
         network: matches.
@@ -47,18 +48,26 @@ def carried_labels(
     others = [scan for scan in cohort.training if scan["name"] not in known][:most]
     ncc, classes = LocalNCCLoss(window), len(cohort.names) + 1
     match = MatchingInferer(global_matches=global_matches, both_ways=both_ways)
-    partial = [source["drawn"] for source in sources if "drawn" in source]
-    drawn = {"drawn": torch.stack(partial).amin(dim=0)} if partial else {}
+    told = torch.stack([source.get("drawn", torch.ones(classes - 1)) for source in sources])
+    drawn = {"drawn": told.amax(dim=0)} if "drawn" in sources[0] else {}
     carried = []
     for scan in others:
-        votes, total = torch.zeros(1), torch.zeros(1)
-        for source in sources:
+        votes: dict[int, torch.Tensor] = {}
+        heard: dict[int, torch.Tensor] = {}
+        total = torch.zeros(1)
+        for source, structures in zip(sources, told, strict=True):
             found = match(scan["image"][None], network, source["image"][None])
             field = found["displacement"]
             alike = ncc.at_voxels(found["warped"], scan["image"][None], inside_volume(field)).clamp(1e-3, 1)
             truth = functional.one_hot(source["label"][0].long(), classes).movedim(-1, 0)[None].float()
-            votes, total = votes + alike * warp(truth, field), total + 1
-        confidence, label = (votes / total)[0].max(dim=0, keepdim=True)
+            shares, total = alike * warp(truth, field), total + alike
+            for code in [0, *(structures.nonzero().flatten() + 1).tolist()]:
+                votes[code] = votes.get(code, torch.zeros(1)) + shares[0, code]
+                heard[code] = heard.get(code, torch.zeros(1)) + alike[0, 0]
+        counted = count_votes(votes, total[0, 0], heard if drawn else None)
+        codes = torch.as_tensor(list(counted))
+        best, winner = torch.stack(list(counted.values())).max(dim=0)
+        label, confidence = codes[winner][None], (best * total[0, 0] / len(sources))[None]
         carried.append({**scan, **drawn, "label": label.to(scan["label"]), "confidence": confidence})
     return [*sources * max(1, len(carried) // len(sources)), *carried]
 

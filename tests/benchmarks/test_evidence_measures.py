@@ -158,6 +158,28 @@ class TestMeasures:
         partial = carried_labels(shifted, cohort, "2", most=3)
         assert all(one["drawn"].tolist() == [1, 0] for one in partial)
 
+    def test_a_scan_does_not_vote_against_what_was_not_drawn_in_it(self, small):
+        """Two scans with the same anatomy, and one structure drawn in each: both are carried, as from whole maps."""
+
+        def alike(fixed, moving):
+            field = torch.zeros(1, 3, *SIZE)
+            maps = {"affine": torch.eye(3, 4)[None], "local_displacement": field, "displacement": field}
+            return {**maps, "warped": moving}
+
+        whole = torch.zeros(1, *SIZE)
+        whole[:, 2:5], whole[:, 7:10] = 1, 2
+        image = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) + whole
+        scans = [{"image": image, "label": whole, "subject": str(n), "name": f"s{n}"} for n in range(3)]
+        for number in range(2):
+            kept = torch.where(whole == number + 1, whole, torch.zeros_like(whole))
+            scans[number] |= {"label": kept, "drawn": torch.eye(2)[number]}
+        scans[2] |= {"drawn": torch.ones(2)}
+        found = carried_labels(alike, Cohort(["one", "two"], scans, [], small.spacing), "2", most=1)
+        assert torch.equal(found[-1]["label"], whole)
+        assert found[-1]["drawn"].tolist() == [1, 1]
+        assert found[-1]["confidence"].min() > 0.9
+        assert [one["drawn"].tolist() for one in found[:2]] == [[1, 0], [0, 1]]
+
     @pytest.mark.parametrize("weighted", [True, False])
     def test_carried_labels_count_by_confidence_or_alike(self, small, weighted, monkeypatch):
         learned = []

@@ -27,6 +27,7 @@ class AtlasReader:
         pairs: of scans and atlases, see :func:`~scripts.matching.list_propagation`; each atlas is taken once.
         preprocessing: of a dictionary with ``image`` and ``label``, see ``inference.json``.
         levels: of the decoder that the layer reads at most, from full size down.
+        partial_labels: what a label map does not show was not drawn, see :func:`~scripts.finetuning.leave_open`.
 
     Raises:
         InputError: for a number of levels that cannot be meant.
@@ -38,9 +39,10 @@ class AtlasReader:
         pairs: Sequence[Mapping[str, Any]],
         preprocessing: Callable[[Any], Any],
         levels: int = 3,
+        partial_labels: bool = False,
     ) -> None:
         check_numbers({"decoder_levels": levels}, lowest=1, whole=True)
-        self.backbone, self.preprocessing = backbone, preprocessing
+        self.backbone, self.preprocessing, self.partial_labels = backbone, preprocessing, partial_labels
         self.levels = min(levels, len(backbone.features) - 1) if hasattr(backbone, "decode") else 1  # type: ignore[arg-type]
         self.atlases = list(dict.fromkeys((str(pair["moving"]), str(pair["label"])) for pair in pairs))
         self.network: SegmentationNetwork | None = None
@@ -64,13 +66,15 @@ class AtlasReader:
         prepared = [
             list_data_collate([self.preprocessing({"image": image, "label": label})]) for image, label in self.atlases
         ]
-        found = torch.cat([torch.unique(label_codes(item["original_label"])) for item in prepared])
-        self.codes = sorted({0, *found.tolist()})
+        shown = [torch.unique(label_codes(item["original_label"])) for item in prepared]
+        self.codes = sorted({0, *torch.cat(shown).tolist()})
         network = SegmentationNetwork(self.backbone, max(2, len(self.codes)), linear=True, levels=self.levels)  # type: ignore[arg-type]
         network.to(next(self.backbone.parameters()).device)
         items: Any = [
             {"image": torch.as_tensor(item["image"][0]).float(), "label": self._classes(item)} for item in prepared
         ]
+        for item, present in zip(items, shown, strict=True) if self.partial_labels else ():
+            item["drawn"] = torch.isin(torch.as_tensor(self.codes[1:]), present).float()
         fit_head(network, items, patches=len(items), show=False)
         self.network = network.eval()
         seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.dry_run import show_and_leave
+from ..data.label_checks import check_label, tell_missing
 from ..data.labels import as_codes, label_type
 from ..data.reading import read_scan, scan_geometry
 from ..data.result_names import VOLUME_ENDINGS, record_results, refuse_overwriting, result_names, scan_name
@@ -35,6 +36,7 @@ def list_propagation(
     skip_bad: bool = False,
     layout: Mapping[str, Any] | None = None,
     unused: Mapping[str, Any] | None = None,
+    partial_labels: bool = False,
 ) -> list[dict[str, Any]]:
     """
     Every scan of a folder paired with every atlas. Scans with a label map of their result's name in
@@ -51,6 +53,8 @@ def list_propagation(
         skip_bad: leave scans that cannot be used out instead of refusing; atlases are never left out.
         layout: of ``dataset_dir``, see :mod:`scripts.data.folder_layouts`.
         unused: options of a match that say nothing here, by name; each must be None.
+        partial_labels: what a label map does not show was not drawn; where it is False and atlases lack structures that
+            others show a line says so.
 
     Returns:
         pairs as from :func:`~scripts.matching.list_pairs`, with ``votes``, the number of atlases, and the scan's name
@@ -66,7 +70,7 @@ def list_propagation(
         raise InputError("carrying labels over needs --atlas <scan> and --atlas_label <its label map>")
     atlases = expand(atlas, label_maps=label_maps, kind=kind, skip_bad=None)
     labels = in_order(atlases, expand(atlas_label, label_maps=True, skip_bad=None), "label maps")
-    check_flags({"skip_bad": skip_bad})
+    check_flags({"skip_bad": skip_bad, "partial_labels": partial_labels})
     found = look_up(dataset_dir, label_maps, kind, skip_bad, layout)
     scans = [scan["image"] for scan in found.scans]
     unlabelled = [path for path in scans if not any(same_file(path, own) for own in atlases)]
@@ -85,6 +89,9 @@ def list_propagation(
     listed = list_pairs(pairs=pairs, surveyed=found)
     for moving, label in together:
         print(f"atlas {moving} with the label map {label}", flush=True)
+    if not partial_labels and len(together) > 1:
+        shown = [check_label(moving, label) for moving, label in together]
+        tell_missing({f"code {code}": [code] for code in sorted(set().union(*shown) - {0})}, shown)
     if dry_run:
         wanted = {name: sources for name, sources in given.items() if sources[0] not in corrected}
         show_and_leave([found.usable([path for sources in wanted.values() for path in sources])], wanted)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ class LabelVote:
         power: of the similarity; higher lets the most similar atlas decide.
         reader_share: of the whole weight that a reader has, if there is one.
         trusted: see :func:`~scripts.matching.match_table.look_at`.
+        partial_labels: what a label map does not show was not drawn: its atlas has no say on that structure, see
+            :func:`count_votes`; else it votes against it.
     """
 
     def __init__(
@@ -64,17 +66,19 @@ class LabelVote:
         power: float = 1.0,
         reader_share: float = 0.3,
         trusted: Trusted | None = None,
+        partial_labels: bool = False,
     ) -> None:
         if vote not in ("majority", "similarity"):
             raise InputError(f"vote is 'majority' or 'similarity', not '{vote}'")
         if not 0 <= reader_share < 1:
             raise InputError(f"the share of the linear layer in the vote is 0 or more and below 1, not {reader_share}")
-        self.vote, self.power, self.reader_share = vote, power, reader_share
+        self.vote, self.power, self.reader_share, self.partial_labels = vote, power, reader_share, partial_labels
         self.ncc, self.trusted = LocalNCCLoss(window), trusted
         self._open()
 
     def _open(self) -> None:
         self.votes: dict[int, torch.Tensor] = {}
+        self.heard: dict[int, torch.Tensor] = {}
         self.weight, self.similarity = torch.zeros(1), torch.zeros(1)
         self.seen = torch.zeros(1, dtype=torch.bool)
         self.matches: list[dict[str, str]] = []
@@ -102,6 +106,7 @@ class LabelVote:
         shares = label_probabilities(values, codes, label.affine[0], displacement, grid)
         for code, share in zip(codes.tolist(), shares, strict=True):
             self.votes[code] = self.votes.get(code, torch.zeros(1)) + weight * share
+            self.heard[code] = self.heard.get(code, torch.zeros(1)) + weight
         self.weight, self.similarity = self.weight + weight, self.similarity + weight * similarity
         seen = shares.sum(dim=0) >= 0.5  # within half a voxel of the atlas's grid
         self.seen = self.seen | seen
@@ -116,7 +121,7 @@ class LabelVote:
             data: the last batch.
             reader: a further voter.
         """
-        shares = {code: votes / self.weight for code, votes in self.votes.items()}
+        shares = count_votes(self.votes, self.weight, self.heard if self.partial_labels else None)
         if reader is not None and self.reader_share:
             shares = {code: (1 - self.reader_share) * share for code, share in shares.items()}
             for code, share in zip(*reader(data["image"]), strict=True):
@@ -138,6 +143,31 @@ class LabelVote:
         warped, image = (torch.as_tensor(each).to(displacement) for each in (data["pred"]["warped"], data["image"]))
         found = self.ncc.at_voxels(warped, image, inside_volume(displacement)).mean(dim=1).cpu()
         return on_own_grid(found, data)[0].clamp(0, 1)
+
+
+def count_votes(
+    votes: Mapping[int, torch.Tensor], weight: torch.Tensor, heard: Mapping[int, torch.Tensor] | None = None
+) -> dict[int, torch.Tensor]:
+    """
+    The share of each label. Where atlases have no say on what was not drawn in them, a structure's share is that of the
+    atlases that show it, and the background's is what the structures leave: what an atlas calls background may be a
+    structure that it lacks.
+
+    Args:
+        votes: of each code, the sum of the atlases' weights times their shares, ``(D, H, W)``; 0 is the background.
+        weight: of all atlases.
+        heard: of the atlases that show each code; None where all have a say on every one.
+
+    Returns:
+        by code, ``(D, H, W)``; with ``heard`` the background is one of them.
+    """
+    if heard is None:
+        return {code: vote / weight for code, vote in votes.items()}
+    shares = {code: vote / heard[code] for code, vote in votes.items() if code != 0}
+    structures = sum(shares.values(), torch.zeros_like(weight))
+    reached = sum(votes.values(), torch.zeros_like(weight)) / weight
+    too_much = structures.clamp(min=1)
+    return {0: (reached - structures).clamp(min=0)} | {code: share / too_much for code, share in shares.items()}
 
 
 def on_own_grid(values: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:

@@ -49,6 +49,8 @@ class SavedLabelsInferer(Inferer):
         match: of two scans, see ``inference.json``.
         reader: (backbone, pairs) to a further voter, such as :class:`~scripts.finetuning.AtlasReader`; None for none.
         atlases: how many labelled scans vote at most; those saved last.
+        partial_labels: what a submitted label map does not show was not drawn in it (yet), see
+            :func:`~scripts.matching.label_vote.count_votes`.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class SavedLabelsInferer(Inferer):
         match: MatchingInferer,
         reader: Callable[[torch.nn.Module, Sequence[Mapping[str, Any]]], Reader] | None = None,
         atlases: int = 5,
+        partial_labels: bool = False,
     ) -> None:
         self.preprocessing, self.match, self.reader, self.atlases = preprocessing, match, reader, atlases
+        self.partial_labels = partial_labels
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -84,7 +88,7 @@ class SavedLabelsInferer(Inferer):
             raise InputError(
                 f"no other scan beside {path} has a submitted label yet: draw one, submit it, and open the next scan"
             )
-        vote, data = LabelVote(), {}
+        vote, data = LabelVote(partial_labels=self.partial_labels), {}
         for pair in pairs:
             check_label(pair["moving"], pair["label"])
             data = list_data_collate([self.preprocessing(dict(pair))])

@@ -38,6 +38,8 @@ class VoteLabels:
         reader: of labels off the scan itself, a further voter, such as :class:`~scripts.finetuning.AtlasReader`.
         reader_share: of the whole weight that the reader has; 0 leaves it out.
         trusted: see :func:`~scripts.matching.match_table.look_at`.
+        partial_labels: what a label map does not show was not drawn: see
+            :func:`~scripts.matching.label_vote.count_votes`.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class VoteLabels:
         reader: Reader | None = None,
         reader_share: float = 0.3,
         trusted: Trusted | None = None,
+        partial_labels: bool = False,
     ) -> None:
         self.output_dir, self.reader = Path(output_dir), reader
-        self.vote = LabelVote(vote, window, power, reader_share, trusted)
+        self.vote = LabelVote(vote, window, power, reader_share, trusted, partial_labels)
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """

@@ -19,17 +19,19 @@ def read(paths: dict) -> dict:
     """In place of the preprocessing: a bright cube, labelled 500 at the voxels of its own grid, a shade of 7 beside."""
     label = torch.zeros(1, *SIZE)
     label[:, 3:7, 3:7, 2:6], label[:, 8:11, 3:7, 2:6] = 500, 7
-    if paths["label"] == "empty":
-        label = torch.zeros(1, *SIZE)
     noise = torch.as_tensor(np.random.default_rng(len(paths["image"])).random((1, *SIZE)), dtype=torch.float32)
     image = (label == 500) * 1.0 + (label == 7) * 0.5 + 0.05 * noise
+    if paths["label"] == "empty":
+        label = torch.zeros(1, *SIZE)
+    elif paths["label"].startswith("only "):
+        label = torch.where(label == int(paths["label"][5:]), label, torch.zeros_like(label))
     return {"image": MetaTensor(image, affine=torch.eye(4)), "original_label": MetaTensor(label, affine=torch.eye(4))}
 
 
-def reader(*labels: str) -> AtlasReader:
+def reader(*labels: str, partial_labels: bool = False) -> AtlasReader:
     torch.manual_seed(0)
     pairs = [{"image": f"scan_{n}", "moving": label, "label": label} for n in range(2) for label in labels]
-    return AtlasReader(UNetBackbone(features=(8, 16, 16)), pairs, read, levels=3)
+    return AtlasReader(UNetBackbone(features=(8, 16, 16)), pairs, read, levels=3, partial_labels=partial_labels)
 
 
 def test_it_finds_in_a_scan_what_the_atlases_show(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +46,19 @@ def test_it_finds_in_a_scan_what_the_atlases_show(capsys: pytest.CaptureFixture[
     found = torch.as_tensor(codes)[shares.argmax(dim=0)]
     assert (found == item["original_label"][0]).float().mean() > 0.95
     assert capsys.readouterr().out.count("fitted to 2 labelled scan(s)") == 1
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_what_was_not_drawn_in_an_atlas_is_left_open(partial: bool) -> None:
+    """Each of two atlases shows one structure of two. Where that is not said, the layer is unsure of both."""
+    asked = reader("only 7", "only 500", partial_labels=partial)
+    item = read({"image": "a new one", "label": "l"})
+    codes, shares = asked(item["image"][None])
+    assert codes == [0, 7, 500]
+    truth = item["original_label"][0]
+    sure = torch.stack([shares[codes.index(code)][truth == code].mean() for code in (7, 500)])
+    assert (sure > 0.9).all() if partial else (sure < 0.9).all()
+    assert not partial or (torch.as_tensor(codes)[shares.argmax(dim=0)] == truth).float().mean() > 0.95
 
 
 def test_label_maps_without_any_label_are_refused() -> None:

@@ -92,3 +92,23 @@ def test_results_do_not_lie_between_the_scans(scans: Path) -> None:
     paths = (str(scans / "atlas" / "t1.nii.gz"), str(scans / "atlas_label.nii.gz"))
     with pytest.raises(InputError, match="is the folder of the scans"):
         list_propagation(str(scans / "scans"), *paths, str(scans / "scans"))
+
+
+def test_atlases_that_lack_structures_of_others_are_told(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code 2 is in one of two label maps; nothing is said where it is known, or where all show the same."""
+    write_nifti(scans / "second" / "t1.nii.gz", np.random.default_rng(1).random((8, 9, 7)).astype(np.float32), AFFINE)
+    label = np.ones((8, 9, 7), np.uint8)
+    write_nifti(scans / "second_label.nii.gz", label, AFFINE)
+    atlases = [str(scans / name / "t1.nii.gz") for name in ("atlas", "second")]
+    labels = [str(scans / f"{name}_label.nii.gz") for name in ("atlas", "second")]
+    list_propagation(str(scans / "scans"), atlases, labels)
+    assert "--partial_labels" not in capsys.readouterr().out
+    label[3:] = 2
+    write_nifti(scans / "second_label.nii.gz", label, AFFINE)
+    list_propagation(str(scans / "scans"), atlases, labels)
+    said = "label maps: of 2, code 2 in 1; what a map does not show counts as not there"
+    assert said in capsys.readouterr().out
+    list_propagation(str(scans / "scans"), atlases, labels, partial_labels=True)
+    assert "label maps:" not in capsys.readouterr().out
+    with pytest.raises(InputError, match="partial_labels"):
+        list_propagation(str(scans / "scans"), atlases, labels, partial_labels="no")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError
 from scripts.matching import VoteLabels, label_probabilities
+from scripts.matching.label_vote import count_votes
 from scripts.spatial import resample
 
 SIZE = (10, 8, 6)
@@ -227,3 +228,39 @@ def test_an_atlas_that_lies_beside_the_scan_ends_no_run(tmp_path, capsys):
     vote({**beside, "votes": [2]})
     assert vote(pair(torch.full(SIZE, 8), votes=2))["unseen_voxels"] == 0
     assert set(np.unique(volume(tmp_path / "scan.nii.gz"))) == {8}
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_an_atlas_votes_against_what_it_lacks_unless_it_was_not_drawn(tmp_path, partial):
+    """7 was drawn in the first of three atlases alone, 9 in the second and third; the structures touch nowhere."""
+    maps = [torch.zeros(SIZE) for _ in range(3)]
+    maps[0][:3] = 7
+    for label in maps[1:]:
+        label[6:] = 9
+    vote = VoteLabels(str(tmp_path), vote="majority", partial_labels=partial)
+    for label in maps:
+        vote(pair(label, votes=3))
+    written, confidence = volume(tmp_path / "scan.nii.gz"), volume(tmp_path / "confidence" / "scan.nii.gz")
+    assert set(np.unique(written[:3])) == {7 if partial else 0}
+    assert set(np.unique(written[6:])) == {9}
+    assert not written[3:6].any()
+    np.testing.assert_allclose(confidence[:3], 1 if partial else 2 / 3, atol=1e-5)
+    np.testing.assert_allclose(confidence[6:], 1 if partial else 2 / 3, atol=1e-5)
+    np.testing.assert_allclose(confidence[3:6], 1, atol=1e-5)
+
+
+def test_shares_where_not_all_have_a_say():
+    """
+    Weights 1 and 3, both of the background: where the first alone shows 7, half in the voxel, the background is the
+    other half; two structures that are both sure share the place; as whole maps count, where all have shown all.
+    """
+    one, three = torch.ones(1), torch.full((1,), 3.0)
+    half = count_votes({0: 0.5 * one + three, 7: 0.5 * one}, one + three, {0: one + three, 7: one})
+    assert {code: float(share) for code, share in half.items()} == {0: 0.5, 7: 0.5}
+    both = count_votes({0: 0 * one, 7: one, 9: three}, one + three, {0: one + three, 7: one, 9: three})
+    assert {code: float(share) for code, share in both.items()} == {0: 0, 7: 0.5, 9: 0.5}
+    votes, all_of_them = {0: one, 7: 2 * one, 9: 0.5 * one}, one + three  # half a vote lies beyond an atlas's grid
+    whole = count_votes(votes, all_of_them, dict.fromkeys(votes, all_of_them))
+    assert whole.keys() == votes.keys()
+    for code, share in count_votes(votes, all_of_them).items():
+        torch.testing.assert_close(whole[code], share)
