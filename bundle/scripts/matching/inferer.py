@@ -70,10 +70,12 @@ class MatchingInferer(Inferer):
             the rotation that the one before has left.
         lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
             drift away from what both show.
-        discarded: a global map is discarded, and the scans' centres are laid upon each other, where its ``agreement``
-            and its ``inliers`` are both below these; None keeps any. Local matching alone is better then than from a
-            map by chance, as for hearts; one of the numbers alone is low in right maps too, of scans that show
-            different halves or that many places contradict. See ``docs/comparison.md`` of the repository.
+        discarded: a global map is discarded where its ``agreement`` and its ``inliers`` are both below these, and the
+            shift from which local matching goes best takes its place
+            (:meth:`~scripts.networks.LocalMatchingHead.best_shift`; another head begins with the scans' centres upon
+            each other); None keeps any. A map by chance is worse than none, as for hearts; one of the numbers alone is
+            low in right maps too, of scans that show different halves or that many places contradict. See
+            ``docs/comparison.md`` of the repository.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
@@ -198,7 +200,7 @@ class MatchingInferer(Inferer):
         if "backward_affine" in found:
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
         if self._is_discarded(found):
-            affine = centred
+            affine = self._shifted(head, one, straight, centred)
             found.update(self._local(head, one, straight, affine))
         else:
             found.update(self._local(head, one, best.moving, best.found["affine"]))
@@ -218,6 +220,11 @@ class MatchingInferer(Inferer):
     def _is_discarded(self, found: Mapping[str, Any]) -> bool:
         bounds = self.discarded or {}
         return bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
+
+    @staticmethod
+    def _shifted(head: ZMatchingHead, fixed: Levels, moving: Levels, centred: torch.Tensor) -> torch.Tensor:
+        match = head.local_matching
+        return match.best_shift(fixed, moving) if isinstance(match, LocalMatchingHead) else centred
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]

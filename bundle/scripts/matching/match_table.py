@@ -169,7 +169,9 @@ def doubted(pred: Mapping[str, Any], found: Mapping[str, float], trusted: Truste
     """
     doubts = outside(found, trusted)
     if "matched_affine" in pred and not torch.equal(pred["matched_affine"], pred["affine"]):
-        doubts = "; ".join(filter(None, [doubts, "no global match: the scans' centres are laid upon each other"]))
+        doubts = "; ".join(
+            filter(None, [doubts, "no global match: the scans are laid upon each other by a shift alone"])
+        )
     return {"look_at": "yes" if doubts else look_at(found, trusted), "doubts": doubts}
 
 

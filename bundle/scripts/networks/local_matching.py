@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ from torch import nn
 from ..errors import InputError
 from ..spatial.level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
 from ..spatial.smoothing import box_mean
-from ..spatial.warp import apply_affine, compose, inverse_affine, sample
+from ..spatial.tissue import middle, tissue
+from ..spatial.warp import apply_affine, compose, inverse_affine, sample, vector
 from .correlation_head import expected_offset
 from .known_map import KnownMap
 from .levels import Levels
@@ -136,6 +137,64 @@ class LocalMatchingHead(nn.Module):
             assert there is not None
             return {"local_displacement": there if before == 1 else from_level(there, size, before)}
 
+    @torch.no_grad()
+    def best_shift(self, fixed: Levels, moving: Levels, gain: float = 0.01, largest: float = 0.25) -> torch.Tensor:
+        """
+        The shift of the moving image from which matching goes best, for a pair of which no affine map is known: from no
+        shift on to the best one of those a voxel of the coarsest level further along one axis, as long as the images
+        become more alike by it. They are matched one way on all levels but the finest, whose descriptors are compared;
+        those in the middle count for more, since a scan is centred on what it was taken for.
+
+        Args:
+            fixed: see :meth:`forward`; a batch of one.
+            moving: see :meth:`forward`.
+            gain: of the mean dot product, from which a shift is taken.
+            largest: as a share of the image along each axis.
+
+        Returns:
+            fixed voxels to moving voxels, ``(1, N, N + 1)``.
+        """
+        size, strides = fixed.local.shape[2:], self.shapes.strides
+        described = [self.shapes(of, strides) for of in (fixed, moving)]
+        with torch.autocast(fixed.local.device.type, enabled=False):
+            ahead, behind = ({stride: unit_length(of[stride]) for stride in strides} for of in described)
+            weight = tissue(fixed.image) * middle(size, fixed.local)
+            weight = on_level(weight, ahead[strides[-1]].shape[2:], strides[-1], "zeros")
+            known: dict[tuple[int, ...], float] = {}
+
+            def alike(shift: tuple[int, ...]) -> float:
+                if shift not in known:
+                    known[shift] = self._likeness(ahead, behind, _shifted_by(shift, weight), weight, size)
+                return known[shift]
+
+            best: tuple[int, ...] = (0,) * len(size)
+            while True:
+                further = max(_neighbours(best, strides[0], [largest * n for n in size]), key=alike, default=best)
+                if alike(further) <= alike(best) + gain:
+                    return _shifted_by(best, weight)
+                best = further
+
+    def _likeness(
+        self,
+        ahead: Mapping[int, torch.Tensor],
+        behind: Mapping[int, torch.Tensor],
+        affine: torch.Tensor,
+        weight: torch.Tensor,
+        size: Sequence[int],
+    ) -> float:
+        """Mean dot product of the finest level's descriptors, by weight, matched from an affine map on the others."""
+        found, before, strides = None, 1, self.shapes.strides
+        for stride in strides[:-1]:
+            local = self._begin(found, before, size, ahead[stride].shape[2:], stride, affine)
+            found, before = self._on_level(ahead[stride], behind[stride], local, size, stride, affine), stride
+        stride, level = strides[-1], ahead[strides[-1]].shape[2:]
+        local = self._begin(found, before, size, level, stride, affine)
+        position = apply_affine(affine, level_positions(size, level, stride, affine) + local)
+        aligned = sample(behind[stride], to_level(position, size, level, stride), padding_mode="border")
+        last = vector(size, position).reshape(-1, *[1] * len(size)) - 0.5
+        weight = weight * ((position > -0.5) & (position < last)).all(dim=1, keepdim=True)
+        return float(((ahead[stride] * aligned).sum(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1e-6))
+
     def _strides(self, start: torch.Tensor | None) -> Sequence[int]:
         return self.shapes.strides if start is None else self.shapes.strides[1:] or self.shapes.strides
 
@@ -172,3 +231,18 @@ class LocalMatchingHead(nn.Module):
         if stride > 1:
             return from_level(found, level, before // stride)
         return from_level(found, size, before)
+
+
+def _shifted_by(shift: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """The affine map ``(1, N, N + 1)`` of a shift in voxels."""
+    matrix = torch.eye(len(shift), len(shift) + 1, device=like.device)
+    matrix[:, -1] = vector(shift, matrix)
+    return matrix[None]
+
+
+def _neighbours(shift: tuple[int, ...], step: int, largest: Sequence[float]) -> list[tuple[int, ...]]:
+    """The shifts that are a step further along one axis, none beyond the largest."""
+    moved = [
+        (*shift[:axis], shift[axis] + sign * step, *shift[axis + 1 :]) for axis in range(len(shift)) for sign in (-1, 1)
+    ]
+    return [other for other in moved if all(abs(a) <= most for a, most in zip(other, largest, strict=True))]

@@ -41,6 +41,9 @@ def test_a_pair_keeps_that_its_map_was_discarded_and_lengths_in_millimetres(tmp_
     engine.state.batch, engine.state.output = {"image": image, **names}, {"pred": pred}
     made.iteration_completed(engine)
     row = made.pairs[-1]
-    assert (row["look_at"], row["doubts"]) == ("yes", "no global match: the scans' centres are laid upon each other")
+    assert (row["look_at"], row["doubts"]) == (
+        "yes",
+        "no global match: the scans are laid upon each other by a shift alone",
+    )
     assert row["inverse_consistency_voxels"] == pytest.approx(2 * 3**0.5)
     assert row["inverse_consistency_mm"] == pytest.approx(6 * 3**0.5)

@@ -226,6 +226,39 @@ def test_of_one_level_both_ways_are_one():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("shift", [(9.0, -12.0, 0.0), (0.0, 0.0, 0.0)])
+def test_the_shift_from_which_matching_goes_best_is_found(shift):
+    """To a voxel of the coarsest level, whatever lies beside; what is beyond the largest one is not looked at."""
+    head, full = LocalMatchingHead(CHANNELS, (4, 2, 1), widths=(12, 12, 12)), scan()
+    transparent(head.shapes)
+    seen = warp(full, affine_displacement(turned(shift=shift), SIZE))
+    one, other = levels(seen), levels(full)
+    found = head.best_shift(one, other)
+    assert torch.equal(found[:, :, :3], torch.eye(3)[None])
+    assert ((found[0, :, 3] - torch.tensor(shift)).abs() <= 4).all()
+    assert torch.equal(found[0, :, 3] % 4, torch.zeros(3))
+    near = head.best_shift(one, other, largest=0.1)  # 4.0, 4.8 and 4.4 voxels
+    assert near[0, :, 3].abs().max() <= 4
+    assert torch.equal(head.best_shift(one, other, gain=2.0), turned())
+
+
+def test_the_middle_decides_which_shift_is_taken(monkeypatch):
+    """Of two parts of a scan the larger one, around the other, is not shifted: by weights that are even it decides."""
+    head = LocalMatchingHead(CHANNELS, (4, 2, 1), widths=(12, 12, 12))
+    transparent(head.shapes)
+    around, within = scan(seed=0), scan(seed=1)
+    inner = torch.zeros(1, 1, *SIZE)
+    inner[..., 10:30, 12:36, 11:33] = 1
+    seen = torch.where(inner > 0, warp(within, affine_displacement(turned(shift=(0.0, 12.0, 0.0)), SIZE)), around)
+    moving = torch.where(warp(inner, affine_displacement(turned(shift=(0.0, -12.0, 0.0)), SIZE)) > 0, within, around)
+    assert inner.mean() < 0.2
+    found = head.best_shift(levels(seen), levels(moving))
+    assert 4 <= found[0, 1, 3] <= 12
+    assert found[0, [0, 2], 3].abs().max() == 0
+    monkeypatch.setattr("scripts.networks.local_matching.middle", lambda size, like: like.new_ones(1, 1, *size))
+    assert torch.equal(head.best_shift(levels(seen), levels(moving)), turned())
+
+
 @pytest.mark.parametrize("size", [(17, 22, 13), (24, 16, 32), (9, 11)])
 @pytest.mark.parametrize("strides", [(4, 2, 1), (4, 2), (2, 1), (1,)])
 def test_any_size_and_every_parameter_learns(size, strides):
