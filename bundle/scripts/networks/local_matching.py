@@ -158,20 +158,22 @@ class LocalMatchingHead(nn.Module):
         described = [self.shapes(of, strides) for of in (fixed, moving)]
         with torch.autocast(fixed.local.device.type, enabled=False):
             ahead, behind = ({stride: unit_length(of[stride]) for stride in strides} for of in described)
-            weight = tissue(fixed.image) * middle(size, fixed.local)
-            weight = on_level(weight, ahead[strides[-1]].shape[2:], strides[-1], "zeros")
+            level, centred = ahead[strides[-1]].shape[2:], middle(size, fixed.local)
+            here, there = (on_level(tissue(of.image) * centred, level, strides[-1], "zeros") for of in (fixed, moving))
             known: dict[tuple[int, ...], float] = {}
 
             def alike(shift: tuple[int, ...]) -> float:
                 if shift not in known:
-                    known[shift] = self._likeness(ahead, behind, _shifted_by(shift, weight), weight, size)
+                    onwards, back = (_shifted_by([sign * n for n in shift], here) for sign in (1, -1))
+                    onwards_alike = self._likeness(ahead, behind, onwards, here, size)
+                    known[shift] = (onwards_alike + self._likeness(behind, ahead, back, there, size)) / 2
                 return known[shift]
 
             best: tuple[int, ...] = (0,) * len(size)
             while True:
                 further = max(_neighbours(best, strides[0], [largest * n for n in size]), key=alike, default=best)
                 if alike(further) <= alike(best) + gain:
-                    return _shifted_by(best, weight)
+                    return _shifted_by(best, here)
                 best = further
 
     def _likeness(

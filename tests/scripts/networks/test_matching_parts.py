@@ -237,6 +237,7 @@ def test_the_shift_from_which_matching_goes_best_is_found(shift):
     assert torch.equal(found[:, :, :3], torch.eye(3)[None])
     assert ((found[0, :, 3] - torch.tensor(shift)).abs() <= 4).all()
     assert torch.equal(found[0, :, 3] % 4, torch.zeros(3))
+    assert torch.equal(head.best_shift(other, one)[0, :, 3], -found[0, :, 3])  # back, the same way
     near = head.best_shift(one, other, largest=0.1)  # 4.0, 4.8 and 4.4 voxels
     assert near[0, :, 3].abs().max() <= 4
     assert torch.equal(head.best_shift(one, other, gain=2.0), turned())
