@@ -257,6 +257,33 @@ def test_a_map_that_few_places_agree_with_is_discarded(agreement, inliers, kept)
     torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
 
 
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_a_shift_takes_the_place_of_a_discarded_map(both_ways, monkeypatch):
+    """The one that the local head finds, of the scans as they stand; local matching goes on from there."""
+
+    def told(_, __, found):
+        return {**found, "agreement": torch.tensor([0.1]), "inliers": torch.tensor([0.1])}
+
+    network, fixed, shift = turning(told), bar(), torch.eye(3, 4)[None]
+    shift[0, 1, 3] = 4
+    moving, head = fixed.roll(4, dims=3), LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
+    network.matching_head.local_matching = head
+    asked = []
+    monkeypatch.setattr(type(head), "best_shift", lambda _, one, other: asked.append((one.image, other.image)) or shift)
+    match = MatchingInferer(
+        global_matches=2, discarded={"agreement": 0.6, "inliers": 0.7}, settled=9, both_ways=both_ways
+    )
+    with torch.no_grad():
+        found = match(fixed, network, moving)
+        levels = [Levels.of(network.backbone, image) for image in (fixed, moving)]
+        local = (head.both_ways if both_ways else head)(*levels, shift)["local_displacement"]
+    assert len(asked) == 1
+    assert all(torch.equal(one, other) for one, other in zip(asked[0], (fixed, moving), strict=True))
+    assert torch.equal(found["affine"], shift)
+    torch.testing.assert_close(found["local_displacement"], local)
+    torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
+
+
 @pytest.mark.parametrize("matches", [1, 3])
 def test_local_matching_there_and_back(matches):
     """By the head that can, whatever the number of global matches; another head is asked one way."""
