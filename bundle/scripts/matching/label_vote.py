@@ -106,7 +106,7 @@ class LabelVote:
         shares = label_probabilities(values, codes, label.affine[0], displacement, grid)
         for code, share in zip(codes.tolist(), shares, strict=True):
             self.votes[code] = self.votes.get(code, torch.zeros(1)) + weight * share
-            self.heard[code] = self.heard.get(code, torch.zeros(1)) + weight
+            self.heard[code] = self.heard.get(code, torch.zeros(1)) + weight * shares.sum(dim=0)
         self.weight, self.similarity = self.weight + weight, self.similarity + weight * similarity
         seen = shares.sum(dim=0) >= 0.5  # within half a voxel of the atlas's grid
         self.seen = self.seen | seen
@@ -156,18 +156,17 @@ def count_votes(
     Args:
         votes: of each code, the sum of the atlases' weights times their shares, ``(D, H, W)``; 0 is the background.
         weight: of all atlases.
-        heard: of the atlases that show each code; None where all have a say on every one.
+        heard: of the atlases that show each code, where they reach; None where all have a say on every one.
 
     Returns:
         by code, ``(D, H, W)``; with ``heard`` the background is one of them.
     """
     if heard is None:
         return {code: vote / weight for code, vote in votes.items()}
-    shares = {code: vote / heard[code] for code, vote in votes.items() if code != 0}
+    shares = {code: vote / heard[code].clamp(min=1e-6) for code, vote in votes.items() if code != 0}
     structures = sum(shares.values(), torch.zeros_like(weight))
-    reached = sum(votes.values(), torch.zeros_like(weight)) / weight
     too_much = structures.clamp(min=1)
-    return {0: (reached - structures).clamp(min=0)} | {code: share / too_much for code, share in shares.items()}
+    return {0: (1 - structures).clamp(min=0)} | {code: share / too_much for code, share in shares.items()}
 
 
 def on_own_grid(values: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:

@@ -259,8 +259,23 @@ def test_shares_where_not_all_have_a_say():
     assert {code: float(share) for code, share in half.items()} == {0: 0.5, 7: 0.5}
     both = count_votes({0: 0 * one, 7: one, 9: three}, one + three, {0: one + three, 7: one, 9: three})
     assert {code: float(share) for code, share in both.items()} == {0: 0, 7: 0.5, 9: 0.5}
-    votes, all_of_them = {0: one, 7: 2 * one, 9: 0.5 * one}, one + three  # half a vote lies beyond an atlas's grid
+    votes, all_of_them = {0: 1.5 * one, 7: 2 * one, 9: 0.5 * one}, one + three
     whole = count_votes(votes, all_of_them, dict.fromkeys(votes, all_of_them))
     assert whole.keys() == votes.keys()
     for code, share in count_votes(votes, all_of_them).items():
         torch.testing.assert_close(whole[code], share)
+
+
+@pytest.mark.parametrize("vote", ["majority", "similarity"])
+def test_an_atlas_that_does_not_reach_leaves_the_others_their_background(tmp_path, vote):
+    """With partial labels, too, a structure's border lies where the one atlas that reaches it says, half a voxel in."""
+    label, beside = torch.zeros(SIZE), pair(torch.full(SIZE, 9), offset=100, votes=2)
+    label[:, :4] = 7
+    alone, together = (VoteLabels(str(tmp_path / name), vote, partial_labels=True) for name in ("alone", "together"))
+    seen = pair(label, offset=0.3)
+    alone(seen)
+    together(beside)
+    together({**seen, "votes": [2]})
+    found = [volume(tmp_path / name / "scan.nii.gz") for name in ("alone", "together")]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert set(np.unique(found[1])) == {0, 7}
