@@ -16,14 +16,7 @@ from ..networks.local_matching import LocalMatchingHead
 from ..networks.matching_head import ZMatchingHead
 from ..spatial.displacement import in_affine_frame
 from ..spatial.linear_maps import apart, leads_back, plausible
-from ..spatial.warp import (
-    affine_about_centre,
-    affine_displacement,
-    compose_affine,
-    fuse,
-    inverse_affine,
-    warp,
-)
+from ..spatial.warp import affine_about_centre, affine_displacement, compose_affine, fuse, inverse_affine, warp
 from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
 from .refinement import Refinement
@@ -70,12 +63,13 @@ class MatchingInferer(Inferer):
             the rotation that the one before has left.
         lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
             drift away from what both show.
-        discarded: a global map is discarded where its ``agreement`` and its ``inliers`` are both below these, and the
-            shift from which local matching goes best takes its place
-            (:meth:`~scripts.networks.LocalMatchingHead.best_shift`; another head begins with the scans' centres upon
-            each other); None keeps any. A map by chance is worse than none, as for hearts; one of the numbers alone is
-            low in right maps too, of scans that show different halves or that many places contradict. See
-            ``docs/comparison.md`` of the repository.
+        discarded: a global map is discarded where its ``agreement`` and its ``inliers`` are both below these; None
+            keeps any. A map by chance is worse than none, as for hearts; one of the numbers alone is low in right maps
+            too, of scans that show different halves or that many places contradict. See ``docs/comparison.md`` of the
+            repository.
+        shifted: ``gain`` and ``largest`` of the shift that takes its place, from which local matching goes best
+            (:meth:`~scripts.networks.LocalMatchingHead.best_shift`); None, as for another head, begins with the scans'
+            centres upon each other.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
@@ -95,6 +89,7 @@ class MatchingInferer(Inferer):
         settled: float = 0.03,
         lost_agreement: float = 0.01,
         discarded: Mapping[str, float] | None = None,
+        shifted: Mapping[str, float] | None = None,
         both_ways: bool = False,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
@@ -111,11 +106,12 @@ class MatchingInferer(Inferer):
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
-        if discarded is not None:
-            check_numbers(dict(discarded))
-            if set(discarded) != {"agreement", "inliers"}:
-                raise InputError(f"discarded needs agreement and inliers, not {', '.join(discarded)}")
-        self.discarded, self.both_ways, self.check_mirror = discarded, both_ways, check_mirror
+        rules = {"discarded": (discarded, ["agreement", "inliers"]), "shifted": (shifted, ["gain", "largest"])}
+        for name, (rule, needed) in rules.items():
+            check_numbers(dict(rule or {}))
+            if rule is not None and sorted(rule) != needed:
+                raise InputError(f"{name} needs {' and '.join(needed)}, not {', '.join(rule)}")
+        self.discarded, self.shifted, self.both_ways, self.check_mirror = discarded, shifted, both_ways, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -169,7 +165,7 @@ class MatchingInferer(Inferer):
     def _matched(self, network: Any, fixed: Any, moving: Any) -> dict[str, Any]:
         head: Any = getattr(network, "matching_head", None)
         glance = getattr(head, "global_matching", None)
-        if glance is None or (self.global_matches == 1 and not self.both_ways):
+        if glance is None or (self.global_matches == 1 and not self.both_ways and not self.discarded):
             return self.call(fixed, network, moving)
         if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
             pairs = zip(fixed.split(1), moving.split(1), strict=True)
@@ -200,7 +196,7 @@ class MatchingInferer(Inferer):
         if "backward_affine" in found:
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
         if self._is_discarded(found):
-            affine = self._shifted(head, one, straight, centred)
+            affine = self._shift(head, one, straight, centred)
             found.update(self._local(head, one, straight, affine))
         else:
             found.update(self._local(head, one, best.moving, best.found["affine"]))
@@ -221,10 +217,9 @@ class MatchingInferer(Inferer):
         bounds = self.discarded or {}
         return bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
 
-    @staticmethod
-    def _shifted(head: ZMatchingHead, fixed: Levels, moving: Levels, centred: torch.Tensor) -> torch.Tensor:
-        match = head.local_matching
-        return match.best_shift(fixed, moving) if isinstance(match, LocalMatchingHead) else centred
+    def _shift(self, head: ZMatchingHead, fixed: Levels, moving: Levels, centred: torch.Tensor) -> torch.Tensor:
+        match, rule = head.local_matching, self.shifted
+        return match.best_shift(fixed, moving, **rule) if rule and isinstance(match, LocalMatchingHead) else centred
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]

@@ -138,7 +138,7 @@ class LocalMatchingHead(nn.Module):
             return {"local_displacement": there if before == 1 else from_level(there, size, before)}
 
     @torch.no_grad()
-    def best_shift(self, fixed: Levels, moving: Levels, gain: float = 0.01, largest: float = 0.25) -> torch.Tensor:
+    def best_shift(self, fixed: Levels, moving: Levels, gain: float, largest: float) -> torch.Tensor:
         """
         The shift of the moving image from which matching goes best, for a pair of which no affine map is known: from no
         shift on to the best one of those a voxel of the coarsest level further along one axis, as long as the images

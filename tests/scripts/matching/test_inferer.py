@@ -232,7 +232,7 @@ def test_the_mirror_image_is_matched_where_asked_for():
     ("agreement", "inliers", "kept"), [(0.5, 0.6, False), (0.5, 0.8, True), (0.7, 0.6, True), (0.7, 0.8, True)]
 )
 def test_a_map_that_few_places_agree_with_is_discarded(agreement, inliers, kept):
-    """Then local matching begins with the scans' centres upon each other; what was found is told all the same."""
+    """Of one global match or of several; then local matching begins with the scans' centres upon each other."""
 
     def told(_, __, found):
         return {**found, "agreement": torch.tensor([agreement]), "inliers": torch.tensor([inliers])}
@@ -241,11 +241,11 @@ def test_a_map_that_few_places_agree_with_is_discarded(agreement, inliers, kept)
     moving = warp(fixed, affine_displacement(turn(-0.6), [24] * 3))
     bounds = {"agreement": 0.6, "inliers": 0.7}
     with torch.no_grad():
-        found, centred = (
+        found, of_one = (
             MatchingInferer(global_matches=1 + once, discarded=bounds, settled=9)(fixed, network, moving)
             for once in (1, 0)
         )
-        assert centred["affine"][0, 0, 1].abs() > 0.1  # one global match: the network as it is
+        assert torch.equal(found["affine"], of_one["affine"])
         one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
         local = network.matching_head.local_matching(one, other, torch.eye(3, 4)[None])["local_displacement"]
     torch.testing.assert_close(found["matched_affine"][..., :3], turn(0.3)[..., :3], atol=0.02, rtol=0)
@@ -269,9 +269,19 @@ def test_a_shift_takes_the_place_of_a_discarded_map(both_ways, monkeypatch):
     moving, head = fixed.roll(4, dims=3), LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
     network.matching_head.local_matching = head
     asked = []
-    monkeypatch.setattr(type(head), "best_shift", lambda _, one, other: asked.append((one.image, other.image)) or shift)
+
+    def best_shift(_, one, other, gain, largest):
+        assert (gain, largest) == (0.02, 0.3)
+        asked.append((one.image, other.image))
+        return shift
+
+    monkeypatch.setattr(type(head), "best_shift", best_shift)
     match = MatchingInferer(
-        global_matches=2, discarded={"agreement": 0.6, "inliers": 0.7}, settled=9, both_ways=both_ways
+        global_matches=2,
+        discarded={"agreement": 0.6, "inliers": 0.7},
+        shifted={"gain": 0.02, "largest": 0.3},
+        settled=9,
+        both_ways=both_ways,
     )
     with torch.no_grad():
         found = match(fixed, network, moving)
@@ -311,7 +321,9 @@ def test_a_flat_map_is_gone_one_way():
     torch.testing.assert_close(both["displacement"], one_way["displacement"])
 
 
-@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}])
+@pytest.mark.parametrize(
+    "option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}, {"shifted": {"gain": 0.01}}]
+)
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         MatchingInferer(**option)
