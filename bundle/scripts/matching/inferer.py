@@ -63,13 +63,10 @@ class MatchingInferer(Inferer):
             the rotation that the one before has left.
         lost_agreement: a further one that agrees less by more than that is not taken: where a scan is cut off, maps
             drift away from what both show.
-        discarded: a global map is discarded where its ``agreement`` and its ``inliers`` are both below these; None
-            keeps any. A map by chance is worse than none, as for hearts; one of the numbers alone is low in right maps
-            too, of scans that show different halves or that many places contradict. See ``docs/comparison.md`` of the
-            repository.
-        shifted: ``gain`` and ``largest`` of the shift that takes its place, from which local matching goes best
-            (:meth:`~scripts.networks.LocalMatchingHead.best_shift`); None, as for another head, begins with the scans'
-            centres upon each other.
+        doubted: a global map whose ``agreement`` and ``inliers`` are both below these is in doubt: a shift, by ``gain``
+            and ``largest`` of :meth:`~scripts.networks.LocalMatchingHead.best_start`, takes its place where that makes
+            the images more alike. A map by chance is worse than none, as for hearts. None, or another local head, keeps
+            any map.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
@@ -88,8 +85,7 @@ class MatchingInferer(Inferer):
         global_matches: int = 1,
         settled: float = 0.03,
         lost_agreement: float = 0.01,
-        discarded: Mapping[str, float] | None = None,
-        shifted: Mapping[str, float] | None = None,
+        doubted: Mapping[str, float] | None = None,
         both_ways: bool = False,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
@@ -106,12 +102,10 @@ class MatchingInferer(Inferer):
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
-        rules = {"discarded": (discarded, ["agreement", "inliers"]), "shifted": (shifted, ["gain", "largest"])}
-        for name, (rule, needed) in rules.items():
-            check_numbers(dict(rule or {}))
-            if rule is not None and sorted(rule) != needed:
-                raise InputError(f"{name} needs {' and '.join(needed)}, not {', '.join(rule)}")
-        self.discarded, self.shifted, self.both_ways, self.check_mirror = discarded, shifted, both_ways, check_mirror
+        check_numbers(dict(doubted or {}))
+        if doubted is not None and sorted(doubted) != ["agreement", "gain", "inliers", "largest"]:
+            raise InputError(f"doubted needs agreement, inliers, gain and largest, not {', '.join(doubted)}")
+        self.doubted, self.both_ways, self.check_mirror = doubted, both_ways, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -165,7 +159,7 @@ class MatchingInferer(Inferer):
     def _matched(self, network: Any, fixed: Any, moving: Any) -> dict[str, Any]:
         head: Any = getattr(network, "matching_head", None)
         glance = getattr(head, "global_matching", None)
-        if glance is None or (self.global_matches == 1 and not self.both_ways and not self.discarded):
+        if glance is None or (self.global_matches == 1 and not self.both_ways and not self.doubted):
             return self.call(fixed, network, moving)
         if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
             pairs = zip(fixed.split(1), moving.split(1), strict=True)
@@ -173,8 +167,7 @@ class MatchingInferer(Inferer):
             return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         one, other = self._both_levels(network, fixed, moving)
         found, straight = glance(one, other), other
-        centred = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"])[None].float()
-        upright = centred
+        upright = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"])[None].float()
         best = _Glance(found, found["affine"].detach().float(), upright, other)
         for _ in range(1, self.global_matches):
             linear = plausible(best.affine[:, :, :-1])
@@ -192,14 +185,12 @@ class MatchingInferer(Inferer):
             if again.agreement < best.agreement - self.lost_agreement:
                 break
             best = again
-        found, affine = {**best.found, "matched_affine": best.affine}, best.affine
+        found = {**best.found, "matched_affine": best.affine}
         if "backward_affine" in found:
             found["backward_affine"] = compose_affine(found["backward_affine"], inverse_affine(best.upright))
-        if self._is_discarded(found):
-            affine = self._shift(head, one, straight, centred)
-            found.update(self._local(head, one, straight, affine))
-        else:
-            found.update(self._local(head, one, best.moving, best.found["affine"]))
+        affine = self._start(head, one, straight, found)
+        seen = (best.moving, best.found["affine"]) if affine is best.affine else (straight, affine)
+        found.update(self._local(head, one, *seen))
         displacement = fuse(affine, found["local_displacement"])
         warped = network.warp(moving, displacement)
         return {**found, "affine": affine, "displacement": displacement, "warped": warped}
@@ -213,13 +204,14 @@ class MatchingInferer(Inferer):
         found: dict[str, torch.Tensor] = match(fixed, moving, affine, **start)
         return found
 
-    def _is_discarded(self, found: Mapping[str, Any]) -> bool:
-        bounds = self.discarded or {}
-        return bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
-
-    def _shift(self, head: ZMatchingHead, fixed: Levels, moving: Levels, centred: torch.Tensor) -> torch.Tensor:
-        match, rule = head.local_matching, self.shifted
-        return match.best_shift(fixed, moving, **rule) if rule and isinstance(match, LocalMatchingHead) else centred
+    def _start(self, head: ZMatchingHead, fixed: Levels, moving: Levels, found: dict[str, Any]) -> torch.Tensor:
+        """The map found, or a shift where that is in doubt and makes the images less alike."""
+        match, rule, affine = head.local_matching, dict(self.doubted or {}), found["matched_affine"]
+        bounds = {name: rule.pop(name) for name in ("agreement", "inliers") if name in rule}
+        doubted = bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
+        if not doubted or not isinstance(match, LocalMatchingHead):
+            return affine
+        return match.best_start(fixed, moving, affine, **rule)
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import nn
 
 from ..errors import InputError
 from ..spatial.level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
+from ..spatial.linear_maps import leads_back
 from ..spatial.smoothing import box_mean
 from ..spatial.tissue import middle, tissue
 from ..spatial.warp import apply_affine, compose, inverse_affine, sample, vector
@@ -138,21 +140,25 @@ class LocalMatchingHead(nn.Module):
             return {"local_displacement": there if before == 1 else from_level(there, size, before)}
 
     @torch.no_grad()
-    def best_shift(self, fixed: Levels, moving: Levels, gain: float, largest: float) -> torch.Tensor:
+    def best_start(
+        self, fixed: Levels, moving: Levels, affine: torch.Tensor, gain: float, largest: float
+    ) -> torch.Tensor:
         """
-        The shift of the moving image from which matching goes best, for a pair of which no affine map is known: from no
-        shift on to the best one of those a voxel of the coarsest level further along one axis, as long as the images
-        become more alike by it. They are matched one way on all levels but the finest, whose descriptors are compared;
-        those in the middle count for more, since a scan is centred on what it was taken for.
+        Where matching goes best from, for a pair whose affine map is in doubt: that map, or the best shift, if it makes
+        the images more alike. Shifts are tried from none on, always to the best one of those a voxel of the coarsest
+        level further along one axis. To tell how alike they are, the images are matched one way on all levels but the
+        finest, there and back, and the finest level's descriptors compared; those in the middle count for more, since a
+        scan is centred on what it was taken for.
 
         Args:
             fixed: see :meth:`forward`; a batch of one.
             moving: see :meth:`forward`.
-            gain: of the mean dot product, from which a shift is taken.
-            largest: as a share of the image along each axis.
+            affine: the map in doubt, fixed voxels to moving voxels, ``(1, N, N + 1)``.
+            gain: of the mean dot product, from which a further shift is taken.
+            largest: shift, as a share of the image along each axis.
 
         Returns:
-            fixed voxels to moving voxels, ``(1, N, N + 1)``.
+            ``affine`` itself, or a shift, of the same shape.
         """
         size, strides = fixed.local.shape[2:], self.shapes.strides
         described = [self.shapes(of, strides) for of in (fixed, moving)]
@@ -160,21 +166,23 @@ class LocalMatchingHead(nn.Module):
             ahead, behind = ({stride: unit_length(of[stride]) for stride in strides} for of in described)
             level, centred = ahead[strides[-1]].shape[2:], middle(size, fixed.local)
             here, there = (on_level(tissue(of.image) * centred, level, strides[-1], "zeros") for of in (fixed, moving))
-            known: dict[tuple[int, ...], float] = {}
 
-            def alike(shift: tuple[int, ...]) -> float:
-                if shift not in known:
-                    onwards, back = (_shifted_by([sign * n for n in shift], here) for sign in (1, -1))
-                    onwards_alike = self._likeness(ahead, behind, onwards, here, size)
-                    known[shift] = (onwards_alike + self._likeness(behind, ahead, back, there, size)) / 2
-                return known[shift]
+            def alike(start: torch.Tensor) -> float:
+                back = self._likeness(behind, ahead, inverse_affine(start), there, size)
+                return (self._likeness(ahead, behind, start, here, size) + back) / 2
+
+            @cache
+            def by(shift: tuple[int, ...]) -> float:
+                return alike(_shifted_by(shift, here))
 
             best: tuple[int, ...] = (0,) * len(size)
             while True:
-                further = max(_neighbours(best, strides[0], [largest * n for n in size]), key=alike, default=best)
-                if alike(further) <= alike(best) + gain:
-                    return _shifted_by(best, here)
+                further = max(_neighbours(best, strides[0], [largest * n for n in size]), key=by, default=best)
+                if by(further) <= by(best) + gain:
+                    break
                 best = further
+            kept = leads_back(affine[:, :, :-1]) and alike(affine.float()) >= by(best)
+            return affine if kept else _shifted_by(best, here)
 
     def _likeness(
         self,

@@ -228,69 +228,46 @@ def test_the_mirror_image_is_matched_where_asked_for():
     assert found["mirrored_agreement"] == mirrored["agreement"] < 1
 
 
+@pytest.mark.parametrize("matches", [1, 2])
 @pytest.mark.parametrize(
-    ("agreement", "inliers", "kept"), [(0.5, 0.6, False), (0.5, 0.8, True), (0.7, 0.6, True), (0.7, 0.8, True)]
+    ("agreement", "inliers", "doubted"), [(0.5, 0.6, True), (0.5, 0.8, False), (0.7, 0.6, False), (0.7, 0.8, False)]
 )
-def test_a_map_that_few_places_agree_with_is_discarded(agreement, inliers, kept):
-    """Of one global match or of several; then local matching begins with the scans' centres upon each other."""
+@pytest.mark.parametrize("alike", ["map", "shift"])
+def test_a_map_in_doubt_gives_way_to_a_shift_that_makes_the_images_more_alike(
+    agreement, inliers, doubted, alike, matches, monkeypatch
+):
+    """Of the scans as they stand; local matching goes on from there, and the map found is told all the same."""
 
     def told(_, __, found):
         return {**found, "agreement": torch.tensor([agreement]), "inliers": torch.tensor([inliers])}
 
-    network, fixed = turning(told), bar()
-    moving = warp(fixed, affine_displacement(turn(-0.6), [24] * 3))
-    bounds = {"agreement": 0.6, "inliers": 0.7}
-    with torch.no_grad():
-        found, of_one = (
-            MatchingInferer(global_matches=1 + once, discarded=bounds, settled=9)(fixed, network, moving)
-            for once in (1, 0)
-        )
-        assert torch.equal(found["affine"], of_one["affine"])
-        one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
-        local = network.matching_head.local_matching(one, other, torch.eye(3, 4)[None])["local_displacement"]
-    torch.testing.assert_close(found["matched_affine"][..., :3], turn(0.3)[..., :3], atol=0.02, rtol=0)
-    if kept:
-        assert torch.equal(found["affine"], found["matched_affine"])
-    else:
-        assert torch.equal(found["affine"], torch.eye(3, 4)[None])
-        torch.testing.assert_close(found["local_displacement"], local)
-    torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
-
-
-@pytest.mark.parametrize("both_ways", [True, False])
-def test_a_shift_takes_the_place_of_a_discarded_map(both_ways, monkeypatch):
-    """The one that the local head finds, of the scans as they stand; local matching goes on from there."""
-
-    def told(_, __, found):
-        return {**found, "agreement": torch.tensor([0.1]), "inliers": torch.tensor([0.1])}
-
-    network, fixed, shift = turning(told), bar(), torch.eye(3, 4)[None]
+    network, fixed, shift, asked = turning(told), bar(), torch.eye(3, 4)[None], []
     shift[0, 1, 3] = 4
-    moving, head = fixed.roll(4, dims=3), LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
+    moving = warp(fixed, affine_displacement(turn(-0.6), [24] * 3))
+    head = LocalMatchingHead((4, 8), strides=(2, 1), radii=(1, 1), widths=(4, 4))
     network.matching_head.local_matching = head
-    asked = []
 
-    def best_shift(_, one, other, gain, largest):
-        assert (gain, largest) == (0.02, 0.3)
-        asked.append((one.image, other.image))
-        return shift
+    def best_start(_, one, other, affine, gain, largest):
+        asked.append((one.image, other.image, gain, largest))
+        return affine if alike == "map" else shift
 
-    monkeypatch.setattr(type(head), "best_shift", best_shift)
-    match = MatchingInferer(
-        global_matches=2,
-        discarded={"agreement": 0.6, "inliers": 0.7},
-        shifted={"gain": 0.02, "largest": 0.3},
-        settled=9,
-        both_ways=both_ways,
-    )
+    monkeypatch.setattr(type(head), "best_start", best_start)
+    rule = {"agreement": 0.6, "inliers": 0.7, "gain": 0.02, "largest": 0.3}
     with torch.no_grad():
-        found = match(fixed, network, moving)
-        levels = [Levels.of(network.backbone, image) for image in (fixed, moving)]
-        local = (head.both_ways if both_ways else head)(*levels, shift)["local_displacement"]
-    assert len(asked) == 1
-    assert all(torch.equal(one, other) for one, other in zip(asked[0], (fixed, moving), strict=True))
-    assert torch.equal(found["affine"], shift)
-    torch.testing.assert_close(found["local_displacement"], local)
+        found = MatchingInferer(global_matches=matches, doubted=rule, settled=9)(fixed, network, moving)
+        one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
+        local = head(one, other, shift)["local_displacement"]
+    assert len(asked) == doubted
+    if doubted:
+        assert torch.equal(asked[0][0], fixed)
+        assert torch.equal(asked[0][1], moving)
+        assert asked[0][2:] == (0.02, 0.3)
+    torch.testing.assert_close(found["matched_affine"][..., :3], turn(0.3)[..., :3], atol=0.02, rtol=0)
+    if doubted and alike == "shift":
+        assert torch.equal(found["affine"], shift)
+        torch.testing.assert_close(found["local_displacement"], local)
+    else:
+        assert torch.equal(found["affine"], found["matched_affine"])
     torch.testing.assert_close(found["warped"], warp(moving, found["displacement"]))
 
 
@@ -321,9 +298,7 @@ def test_a_flat_map_is_gone_one_way():
     torch.testing.assert_close(both["displacement"], one_way["displacement"])
 
 
-@pytest.mark.parametrize(
-    "option", [{"refine": -1}, {"global_matches": 0}, {"discarded": {"inliers": 0.7}}, {"shifted": {"gain": 0.01}}]
-)
+@pytest.mark.parametrize("option", [{"refine": -1}, {"global_matches": 0}, {"doubted": {"inliers": 0.7}}])
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         MatchingInferer(**option)

@@ -231,16 +231,27 @@ def test_the_shift_from_which_matching_goes_best_is_found(shift):
     """To a voxel of the coarsest level, whatever lies beside; what is beyond the largest one is not looked at."""
     head, full = LocalMatchingHead(CHANNELS, (4, 2, 1), widths=(12, 12, 12)), scan()
     transparent(head.shapes)
-    seen = warp(full, affine_displacement(turned(shift=shift), SIZE))
+    seen, flat = warp(full, affine_displacement(turned(shift=shift), SIZE)), torch.zeros(1, 3, 4)
     one, other = levels(seen), levels(full)
-    found = head.best_shift(one, other, 0.01, 0.25)
+    found = head.best_start(one, other, flat, gain=0.01, largest=0.25)
     assert torch.equal(found[:, :, :3], torch.eye(3)[None])
     assert ((found[0, :, 3] - torch.tensor(shift)).abs() <= 4).all()
     assert torch.equal(found[0, :, 3] % 4, torch.zeros(3))
-    assert torch.equal(head.best_shift(other, one, 0.01, 0.25)[0, :, 3], -found[0, :, 3])  # back, the same way
-    near = head.best_shift(one, other, 0.01, largest=0.1)  # 4.0, 4.8 and 4.4 voxels
+    back = head.best_start(other, one, flat, gain=0.01, largest=0.25)
+    assert torch.equal(back[0, :, 3], -found[0, :, 3])  # the same way
+    near = head.best_start(one, other, flat, gain=0.01, largest=0.1)  # 4.0, 4.8 and 4.4 voxels
     assert near[0, :, 3].abs().max() <= 4
-    assert torch.equal(head.best_shift(one, other, gain=2.0, largest=0.25), turned())
+    assert torch.equal(head.best_start(one, other, flat, gain=2.0, largest=0.25), turned())
+
+
+@pytest.mark.parametrize(("degrees", "kept"), [(30, True), (-30, False), (math.nan, False)])
+def test_a_map_in_doubt_is_kept_where_no_shift_makes_the_images_more_alike(degrees, kept):
+    head, full = LocalMatchingHead(CHANNELS, (4, 2, 1), widths=(12, 12, 12)), scan()
+    transparent(head.shapes)
+    seen, doubted = warp(full, affine_displacement(turned(30), SIZE)), turned(degrees)
+    found = head.best_start(levels(seen), levels(full), doubted, gain=0.01, largest=0.25)
+    assert (found is doubted) is kept
+    assert kept or torch.equal(found[:, :, :3], torch.eye(3)[None])
 
 
 def test_the_middle_decides_which_shift_is_taken(monkeypatch):
@@ -253,11 +264,12 @@ def test_the_middle_decides_which_shift_is_taken(monkeypatch):
     seen = torch.where(inner > 0, warp(within, affine_displacement(turned(shift=(0.0, 12.0, 0.0)), SIZE)), around)
     moving = torch.where(warp(inner, affine_displacement(turned(shift=(0.0, -12.0, 0.0)), SIZE)) > 0, within, around)
     assert inner.mean() < 0.2
-    found = head.best_shift(levels(seen), levels(moving), 0.01, 0.25)
+    pair, rule = (levels(seen), levels(moving), torch.zeros(1, 3, 4)), {"gain": 0.01, "largest": 0.25}
+    found = head.best_start(*pair, **rule)
     assert 4 <= found[0, 1, 3] <= 12
     assert found[0, [0, 2], 3].abs().max() == 0
     monkeypatch.setattr("scripts.networks.local_matching.middle", lambda size, like: like.new_ones(1, 1, *size))
-    assert torch.equal(head.best_shift(levels(seen), levels(moving), 0.01, 0.25), turned())
+    assert torch.equal(head.best_start(*pair, **rule), turned())
 
 
 @pytest.mark.parametrize("size", [(17, 22, 13), (24, 16, 32), (9, 11)])
