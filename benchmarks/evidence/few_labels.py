@@ -34,6 +34,7 @@ WAYS = {
     "fine_tuning_carried": "gently, also on ten scans with the label carried over",
     "fine_tuning_pseudo_labels": "`--mode fitted`, also on ten scans with the labels carried over, by confidence",
     "fine_tuning_pseudo_alike": "`--mode fitted`, also on ten scans with the labels carried over, all alike",
+    "fine_tuning_pseudo_longer": "the same by 400 steps",
 }
 ARMS = {"shipped": "", "random": ", random weights"}
 Cases = dict[tuple[str, str], float]
