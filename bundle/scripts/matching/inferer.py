@@ -19,6 +19,7 @@ from ..spatial.linear_maps import apart, leads_back, plausible
 from ..spatial.warp import affine_about_centre, affine_displacement, compose_affine, fuse, inverse_affine, warp
 from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
+from .match_table import ncc_of
 from .refinement import Refinement
 
 
@@ -69,8 +70,8 @@ class MatchingInferer(Inferer):
             any map.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
-        check_mirror: match the mirror image of the moving scan too, and tell how well that agrees: a symmetric part of
-            the body is matched as well mirrored, and only a comparison of both shows it.
+        check_mirror: match the mirror image of the moving scan too, and tell by how much it is less alike: a symmetric
+            part of the body is matched as well mirrored, and only a comparison of both shows it.
         bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
     """
 
@@ -128,18 +129,18 @@ class MatchingInferer(Inferer):
         Returns:
             what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined; of several
             global matches ``matched_affine``, the map that was found, whether or not it is ``affine``; where asked for
-            ``mirrored_agreement`` ``(B,)``; and of a match on a finer grid ``finer_affine`` ``(B, N, N + 1)``,
-            ``finer_local_displacement`` ``(B, N, d, h, w)``, in its voxels, and ``finer_to_prepared`` ``(N + 1, N +
-            1)``, its voxels to prepared voxels.
+            ``mirror_margin`` ``(B,)``, by how much the mirror image has less local NCC; and of a match on a finer grid
+            ``finer_affine`` ``(B, N, N + 1)``, ``finer_local_displacement`` ``(B, N, d, h, w)``, in its voxels, and
+            ``finer_to_prepared`` ``(N + 1, N + 1)``, its voxels to prepared voxels.
         """
         if moving is None:
             return network(inputs)
         # thousands of small operations, each of which would copy the metadata of a MetaTensor
         fixed, sampled = (convert_to_tensor(image, track_meta=False) for image in (inputs, moving))
         found = self._matched(network, fixed, sampled)
-        if self.check_mirror and "agreement" in found:
+        if self.check_mirror:
             mirrored = self._matched(network, fixed, torch.flip(sampled, [2 + left_right(inputs)]))
-            found = {**found, "mirrored_agreement": mirrored["agreement"]}
+            found = {**found, "mirror_margin": ncc_of(found, fixed) - ncc_of(mirrored, fixed)}
         fixed, sampled = fixed.detach().float(), sampled.detach().float()
         affine, local = found["affine"].detach().float(), found["local_displacement"].detach()
         if self.refine is not None:

@@ -58,14 +58,14 @@ def confidence(data: dict[str, Any], index: int = 0, spacing: Sequence[float] | 
     Returns:
         ``agreement``, ``inliers`` and ``conditioning``, and ``inverse_consistency_mm``, how far the tissue of the fixed
         scan comes to lie from itself, there and back by affine maps that are found each by itself: mean in millimetres;
-        the same in prepared voxels is ``inverse_consistency_voxels``; ``mirror_margin``, by how much the agreement is
+        the same in prepared voxels is ``inverse_consistency_voxels``; ``mirror_margin``, by how much the local NCC is
         higher than with the moving scan mirrored, where that was asked for. Nothing of what the matching head does not
         give.
     """
     pred = data["pred"]
     found = {name: float(pred[name][index]) for name in CONFIDENCE if name in pred}
-    if "mirrored_agreement" in pred:
-        found["mirror_margin"] = found["agreement"] - float(pred["mirrored_agreement"][index])
+    if "mirror_margin" in pred:
+        found["mirror_margin"] = float(pred["mirror_margin"][index])
     if "backward_affine" in pred:
         matched = "matched_affine" if "matched_affine" in pred else "affine"
         there, back = (pred[name][index : index + 1].cpu() for name in (matched, "backward_affine"))
@@ -134,6 +134,21 @@ def scan_path(image: MetaTensor) -> str:
     return str(image.meta.get("filename_or_obj", ["a scan"])[0])
 
 
+def ncc_of(pred: Mapping[str, Any], fixed: torch.Tensor) -> torch.Tensor:
+    """
+    How alike the fixed image and the warped one are, where that shows the moving image.
+
+    Args:
+        pred: of a match: ``warped`` and ``displacement``, on the fixed image's grid.
+        fixed: ``(B, 1, D, H, W)``.
+
+    Returns:
+        the squared local NCC, ``(B,)``.
+    """
+    warped, displacement = (torch.as_tensor(pred[name]).detach().float() for name in ("warped", "displacement"))
+    return LocalNCCLoss(7).per_image(warped, torch.as_tensor(fixed).to(warped), inside_volume(displacement))
+
+
 def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, str]:
     """
     What tells whether a match can be trusted.
@@ -149,9 +164,7 @@ def measure(data: dict[str, Any], trusted: Trusted | None = None) -> dict[str, s
     """
     pred, found, trusted = data["pred"], confidence(data), trusted or {}
     row = {name: f"{value:.4f}" for name, value in found.items()}
-    warped, fixed = (torch.as_tensor(image).float() for image in (pred["warped"], data["image"]))
-    inside = inside_volume(torch.as_tensor(pred["displacement"]).float())
-    row["ncc"] = f"{float(LocalNCCLoss(7).per_image(warped, fixed.to(warped), inside)[0]):.4f}"
+    row["ncc"] = f"{float(ncc_of(pred, data['image'])[0]):.4f}"
     return row | doubted(pred, found, trusted)
 
 

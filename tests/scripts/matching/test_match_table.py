@@ -63,12 +63,12 @@ def test_a_discarded_map_is_pointed_out():
     assert float(row["inverse_consistency_voxels"]) == pytest.approx(2 * 3**0.5, abs=1e-3)
 
 
-@pytest.mark.parametrize(("mirrored", "look"), [(0.79, "no"), (0.81, "yes")])
-def test_a_match_that_agrees_better_mirrored_is_pointed_out(mirrored, look):
+@pytest.mark.parametrize(("margin", "look"), [(0.01, "no"), (-0.01, "yes")])
+def test_a_match_that_is_more_alike_mirrored_is_pointed_out(margin, look):
     data = batch(0.97)
-    data["pred"]["mirrored_agreement"] = torch.tensor([mirrored])
+    data["pred"]["mirror_margin"] = torch.tensor([margin])
     row = measure(data, TRUSTED | {"mirror_margin": [0.0, 1.0]})
-    assert float(row["mirror_margin"]) == pytest.approx(0.8 - mirrored, abs=1e-4)
+    assert float(row["mirror_margin"]) == pytest.approx(margin, abs=1e-4)
     assert row["look_at"] == look
 
 
