@@ -13,6 +13,7 @@ from .points import carry_points, invert
 from .refinement import LocalNCCGradient, Refinement
 from .saved_labels import SavedLabelsInferer, saved_labels
 from .vote_labels import VoteLabels
+from .whole_affine import split_anew
 from .write_match import (
     WriteMatch,
     label_codes,
@@ -46,6 +47,7 @@ __all__ = [
     "read_points",
     "saved_labels",
     "similarity_map",
+    "split_anew",
     "take_corrected",
     "world_match",
 ]

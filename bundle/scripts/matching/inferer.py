@@ -21,6 +21,7 @@ from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
 from .match_table import ncc_of
 from .refinement import Refinement
+from .whole_affine import split_anew
 
 
 class _Glance(NamedTuple):
@@ -70,6 +71,8 @@ class MatchingInferer(Inferer):
             any map.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
+        whole_affine: ``scale`` and ``points`` by which the affine part of the answer is fitted to the whole map in the
+            end (:func:`~scripts.matching.split_anew`); None leaves the one that places gave.
         check_mirror: match the mirror image of the moving scan too, and tell by how much it is less alike: a symmetric
             part of the body is matched as well mirrored, and only a comparison of both shows it.
         bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
@@ -88,6 +91,7 @@ class MatchingInferer(Inferer):
         lost_agreement: float = 0.01,
         doubted: Mapping[str, float] | None = None,
         both_ways: bool = False,
+        whole_affine: Mapping[str, float] | None = None,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
     ) -> None:
@@ -106,7 +110,11 @@ class MatchingInferer(Inferer):
         check_numbers(dict(doubted or {}))
         if doubted is not None and sorted(doubted) != ["agreement", "gain", "inliers", "largest"]:
             raise InputError(f"doubted needs agreement, inliers, gain and largest, not {', '.join(doubted)}")
-        self.doubted, self.both_ways, self.check_mirror = doubted, both_ways, check_mirror
+        check_numbers(dict(whole_affine or {}))
+        if whole_affine is not None and sorted(whole_affine) != ["points", "scale"]:
+            raise InputError(f"whole_affine needs scale and points, not {', '.join(whole_affine)}")
+        self.doubted, self.whole_affine = doubted, whole_affine
+        self.both_ways, self.check_mirror = both_ways, check_mirror
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -127,11 +135,11 @@ class MatchingInferer(Inferer):
             original_moving: the other one.
 
         Returns:
-            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined; of several
-            global matches ``matched_affine``, the map that was found, whether or not it is ``affine``; where asked for
-            ``mirror_margin`` ``(B,)``, by how much the mirror image has less local NCC; and of a match on a finer grid
-            ``finer_affine`` ``(B, N, N + 1)``, ``finer_local_displacement`` ``(B, N, d, h, w)``, in its voxels, and
-            ``finer_to_prepared`` ``(N + 1, N + 1)``, its voxels to prepared voxels.
+            what the network returns, with ``local_displacement``, ``displacement`` and ``warped`` refined;
+            ``matched_affine``, the map that places gave; ``shifted`` ``(B,)``, whether a shift took its place; where
+            asked for ``mirror_margin`` ``(B,)``, by how much the mirror image has less local NCC; and of a match on a
+            finer grid ``finer_affine`` ``(B, N, N + 1)``, ``finer_local_displacement`` ``(B, N, d, h, w)``, in its
+            voxels, and ``finer_to_prepared`` ``(N + 1, N + 1)``, its voxels to prepared voxels.
         """
         if moving is None:
             return network(inputs)
@@ -151,11 +159,10 @@ class MatchingInferer(Inferer):
             finer = self._on_finer_grid(grid, network, images, affine, local)
             found = {**found, **finer}
             local = grid.coarser(finer["finer_local_displacement"], fixed.shape[2:])
-        if self.refine is None and grid is None:
-            return found
-        displacement = fuse(affine, local)
-        warped = warp(sampled, displacement)
-        return {**found, "local_displacement": local, "displacement": displacement, "warped": warped}
+        if self.refine is not None or grid is not None:
+            displacement = fuse(affine, local)
+            found |= {"local_displacement": local, "displacement": displacement, "warped": warp(sampled, displacement)}
+        return found if self.whole_affine is None else split_anew(found, fixed, grid, **self.whole_affine)
 
     def _matched(self, network: Any, fixed: Any, moving: Any) -> dict[str, Any]:
         head: Any = getattr(network, "matching_head", None)
@@ -193,8 +200,8 @@ class MatchingInferer(Inferer):
         seen = (best.moving, best.found["affine"]) if affine is best.affine else (straight, affine)
         found.update(self._local(head, one, *seen))
         displacement = fuse(affine, found["local_displacement"])
-        warped = network.warp(moving, displacement)
-        return {**found, "affine": affine, "displacement": displacement, "warped": warped}
+        found |= {"affine": affine, "displacement": displacement, "warped": network.warp(moving, displacement)}
+        return {**found, "shifted": torch.tensor([affine is not best.affine])}
 
     def _local(
         self, head: ZMatchingHead, fixed: Levels, moving: Levels, affine: torch.Tensor, **start: torch.Tensor

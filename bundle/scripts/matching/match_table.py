@@ -181,7 +181,7 @@ def doubted(pred: Mapping[str, Any], found: Mapping[str, float], trusted: Truste
         ``look_at`` and ``doubts``: what lies :func:`outside` its bounds, and whether the global map was discarded.
     """
     doubts = outside(found, trusted)
-    if "matched_affine" in pred and not torch.equal(pred["matched_affine"], pred["affine"]):
+    if "shifted" in pred and bool(pred["shifted"].any()):
         doubts = "; ".join(
             filter(None, [doubts, "no global match: the scans are laid upon each other by a shift alone"])
         )

@@ -35,7 +35,7 @@ def test_a_pair_keeps_that_its_map_was_discarded_and_lengths_in_millimetres(tmp_
     made.trusted, made.spacing = {"agreement": [0.72, 1.0]}, [3.0, 3.0, 3.0]
     still = torch.eye(3, 4)[None]
     pred = {"agreement": torch.tensor([0.8]), "affine": still, "backward_affine": still}
-    pred["matched_affine"] = still + torch.tensor([0.0, 0.0, 0.0, 2.0])
+    pred |= {"matched_affine": still + torch.tensor([0.0, 0.0, 0.0, 2.0]), "shifted": torch.tensor([True])}
     image = MetaTensor(torch.ones(1, 1, 4, 4, 4))
     names = {f"{key}_name": [made.dataset.names[place]] for key, place in (("image", 0), ("moving", 1))}
     engine.state.batch, engine.state.output = {"image": image, **names}, {"pred": pred}

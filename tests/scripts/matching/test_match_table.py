@@ -54,9 +54,10 @@ def test_a_map_that_does_not_lead_back_is_pointed_out(back, look):
 def test_a_discarded_map_is_pointed_out():
     """With its own numbers, whatever the bounds are."""
     data = batch(0.97, [0.0, 0.0, 0.0])
-    data["pred"]["matched_affine"] = torch.eye(3, 4)[None]
+    data["pred"] |= {"matched_affine": torch.eye(3, 4)[None], "shifted": torch.tensor([False])}
     assert measure(data, TRUSTED)["look_at"] == "no"
-    data["pred"]["matched_affine"] = data["pred"]["matched_affine"] + torch.tensor([0.0, 0.0, 0.0, 2.0])
+    matched = torch.eye(3, 4)[None] + torch.tensor([0.0, 0.0, 0.0, 2.0])
+    data["pred"] |= {"matched_affine": matched, "shifted": torch.tensor([True])}
     row = measure(data, TRUSTED)
     assert row["look_at"] == "yes"
     assert row["doubts"] == "no global match: the scans are laid upon each other by a shift alone"
