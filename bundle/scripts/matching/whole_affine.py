@@ -15,7 +15,7 @@ from ..spatial.warp import fuse, voxel_grid
 from .finer_grid import FinerGrid
 
 
-def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, points: int) -> torch.Tensor | None:
+def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, points: float) -> torch.Tensor | None:
     """
     The affine map nearest to a whole one, by the weights of :func:`~scripts.spatial.robust_affine`.
 
@@ -33,14 +33,14 @@ def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, poi
         places = counted.nonzero()[:, 0]
         if len(places) < 4 * (grid.shape[1] + 1):
             return None
-        some = places[torch.linspace(0, len(places) - 1, min(points, len(places)), device=places.device).long()]
+        some = places[torch.linspace(0, len(places) - 1, min(int(points), len(places)), device=places.device).long()]
         fits.append(robust_affine(grid[some], moved[some], torch.ones_like(grid[some, 0]), scale=scale).affine)
     affine = torch.stack(fits)
     return affine if bool(affine.isfinite().all()) and leads_back(affine[:, :, :-1]) else None
 
 
 def split_anew(
-    found: dict[str, Any], fixed: torch.Tensor, grid: FinerGrid | None, scale: float, points: int
+    found: dict[str, Any], fixed: torch.Tensor, grid: FinerGrid | None, scale: float, points: float
 ) -> dict[str, Any]:
     """
     A match whose ``affine`` is the one nearest to its whole map over the fixed image's tissue that the moving image
