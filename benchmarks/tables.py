@@ -185,7 +185,17 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/comparison.md": {
         name.replace("_", " "): kept(f"comparison_held_back_{name}")
-        for name in ("hippocampus", "heads", "ct", "hearts", "heads_4mm", "ct_6mm", "atlases")
+        for name in (
+            "hippocampus",
+            "hippocampus_quick",
+            "heads",
+            "heads_quick",
+            "heads_4mm",
+            "ct",
+            "ct_6mm",
+            "hearts",
+            "atlases",
+        )
     },
     "docs/annotator.md": {"hippocampus": kept("carried_hippocampus_0")},
     "docs/robustness.md": {
