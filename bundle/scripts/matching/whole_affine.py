@@ -26,7 +26,7 @@ def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, poi
         points: voxels of each pair at most, evenly spread.
 
     Returns:
-        ``(B, N, N + 1)``; None where voxels are too few for one, or it would have no inverse.
+        ``(B, N, N + 1)``; None where voxels are too few for one, or it would have no inverse or mirror.
     """
     grid, fits = voxel_grid(displacement.shape[2:], displacement).flatten(1).T, []
     for moved, counted in zip((displacement.flatten(2).movedim(1, 2) + grid), shown.flatten(1), strict=True):
@@ -36,7 +36,9 @@ def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, poi
         some = places[torch.linspace(0, len(places) - 1, min(int(points), len(places)), device=places.device).long()]
         fits.append(robust_affine(grid[some], moved[some], torch.ones_like(grid[some, 0]), scale=scale).affine)
     affine = torch.stack(fits)
-    return affine if bool(affine.isfinite().all()) and leads_back(affine[:, :, :-1]) else None
+    linear = affine[:, :, :-1]
+    fits_all = bool(affine.isfinite().all()) and leads_back(linear) and bool((torch.linalg.det(linear) > 0).all())
+    return affine if fits_all else None
 
 
 def split_anew(

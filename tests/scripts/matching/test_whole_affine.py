@@ -67,11 +67,13 @@ def test_a_match_on_a_finer_grid_is_split_alike(fixed):
     )
 
 
-@pytest.mark.parametrize("why", ["air", "flat", "diverged", "outside"])
+@pytest.mark.parametrize("why", ["air", "flat", "mirrored", "diverged", "outside"])
 def test_where_nothing_can_be_fitted_a_match_stays_as_it_is(fixed, why):
     whole = torch.zeros(1, 3, *SIZE)
     if why == "flat":
         whole[:, 0] = -torch.arange(SIZE[0])[:, None, None].float()
+    elif why == "mirrored":
+        whole[:, 0] = SIZE[0] - 1 - 2 * torch.arange(SIZE[0])[:, None, None].float()
     elif why == "diverged":
         whole[:] = torch.nan
     elif why == "outside":
