@@ -128,6 +128,19 @@ def nearest(option: str, config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _is_null(option: str, config: Mapping[str, Any]) -> bool:
+    """Whether the configuration has null for a setting."""
+    node: Any = config
+    for part in re.split("#|::", option.lstrip("+~")):
+        if isinstance(node, list):
+            node = node[int(part)]
+        elif isinstance(node, Mapping) and part in node:
+            node = node[part]
+        else:
+            return False
+    return node is None
+
+
 def _words_of_tracking(tracking: str | None) -> Mapping[str, Any]:
     """Settings that the option ``--tracking`` brings along."""
     if tracking is None:
@@ -140,8 +153,9 @@ def _words_of_tracking(tracking: str | None) -> Mapping[str, Any]:
 
 def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequence[str] | None = None) -> None:
     """
-    Refuse options that no setting has, which MONAI takes in silence, and give every setting that is a path the text
-    that was typed. Does nothing where another program than ``monai.bundle run`` uses the bundle.
+    Refuse options that no setting has, which MONAI takes in silence, and None, which it leaves out in silence; give
+    every setting that is a path the text that was typed. Does nothing where another program than ``monai.bundle run``
+    uses the bundle.
 
     Args:
         resolved: gives what the configuration's ids have been resolved to so far, ``$lambda: __local_refs`` in a
@@ -186,6 +200,15 @@ def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequen
                 if re.match("-[^-]", word) and option in given_options([word])[0]:
                     advice = f"a path that begins with '-' is written ./{word}"
             raise InputError(f"--{option} is no setting of {shown}: {advice}")
+        if (
+            options[option] == "None"
+            and option not in (*OF_MONAI, *ONE_PATH, *PATHS, *TEXTS)
+            and not _is_null(option, known)
+        ):
+            raise InputError(
+                f'--{option} None: MONAI keeps what {shown} has then; write {{"{option}": null}} into a JSON file and '
+                "give that too, as --config_file \"['...','null.json']\""
+            )
     for option in sorted(paths_given & {*ONE_PATH, *PATHS, *TEXTS}):
         text = options[option]
         if text is None:

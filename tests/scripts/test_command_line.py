@@ -105,6 +105,16 @@ def test_options_that_there_are(config):
     assert typed(config, "--tracking", "mlflow", "--experiment_name", "7") == {"experiment_name": "7"}
 
 
+def test_none_is_refused_where_monai_would_keep_what_there_is(config, tmp_path):
+    for option in ("epochs", "train#dataloader#num_workers", "train#dataloader#pin_memory", "train#handlers#0"):
+        with pytest.raises(InputError, match=f'--{option} None: MONAI keeps .*"{option}": null'):
+            typed(config, f"--{option}", "None")
+    (tmp_path / "null.json").write_text(json.dumps({"train#dataloader#num_workers": None, "epochs": None}))
+    with_nulls = config.replace("]", f",'{tmp_path / 'null.json'}']")
+    typed(with_nulls, "--epochs", "None", "--train#dataloader#num_workers", "None")
+    typed(config, "--dataset_dir", "None", "--timeout", "4")
+
+
 def test_values_without_an_option_and_options_without_a_value(config):
     with pytest.raises(InputError, match=r"'b\.nii' belongs to no option.*in quotes"):
         typed(config, "--epochs", "3", "b.nii")
