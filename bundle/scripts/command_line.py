@@ -128,19 +128,6 @@ def nearest(option: str, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_null(option: str, config: Mapping[str, Any]) -> bool:
-    """Whether the configuration has null for a setting."""
-    node: Any = config
-    for part in re.split("#|::", option.lstrip("+~")):
-        if isinstance(node, list):
-            node = node[int(part)]
-        elif isinstance(node, Mapping) and part in node:
-            node = node[part]
-        else:
-            return False
-    return node is None
-
-
 def _words_of_tracking(tracking: str | None) -> Mapping[str, Any]:
     """Settings that the option ``--tracking`` brings along."""
     if tracking is None:
@@ -185,7 +172,7 @@ def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequen
         return
     config = ConfigParser.load_config_files(file)
     known = {**config, **dict.fromkeys(OF_MONAI), **_words_of_tracking(options.get("tracking")), "_meta_": {}}
-    shown = Path(file if isinstance(file, str) else file[0]).name
+    shown, values = Path(file if isinstance(file, str) else file[0]).name, ConfigParser(known)
     for word in words[1:] if words[:1] and words[0] in config else words:
         raise InputError(
             f"'{word}' belongs to no option: write several values as a list in quotes, such as "
@@ -200,11 +187,8 @@ def check_command_line(resolved: Callable[[], dict[str, Any]], arguments: Sequen
                 if re.match("-[^-]", word) and option in given_options([word])[0]:
                     advice = f"a path that begins with '-' is written ./{word}"
             raise InputError(f"--{option} is no setting of {shown}: {advice}")
-        if (
-            options[option] == "None"
-            and option not in (*OF_MONAI, *ONE_PATH, *PATHS, *TEXTS)
-            and not _is_null(option, known)
-        ):
+        as_typed = option in (*OF_MONAI, *ONE_PATH, *PATHS, *TEXTS)
+        if options[option] == "None" and not as_typed and values.get(option.lstrip("+~"), "absent") is not None:
             raise InputError(
                 f'--{option} None: MONAI keeps what {shown} has then; write {{"{option}": null}} into a JSON file and '
                 "give that too, as --config_file \"['...','null.json']\""
