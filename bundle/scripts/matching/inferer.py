@@ -67,8 +67,8 @@ class MatchingInferer(Inferer):
             drift away from what both show.
         doubted: a global map whose ``agreement`` and ``inliers`` are both below these is in doubt: a shift, by ``gain``
             and ``largest`` of :meth:`~scripts.networks.LocalMatchingHead.best_start`, takes its place where that makes
-            the images more alike. A map by chance is worse than none, as for hearts. None, or another local head, keeps
-            any map.
+            the images more alike, and in any case with inliers below ``lost``. A map by chance is worse than none, as
+            for hearts. None, or another local head, keeps any map.
         both_ways: local matching there and back, and the middle of both maps, where the head can
             (:meth:`~scripts.networks.LocalMatchingHead.both_ways`): smoother maps that agree there and back.
         whole_affine: ``scale`` and ``points`` by which the affine part of the answer is fitted to the whole map in the
@@ -108,8 +108,8 @@ class MatchingInferer(Inferer):
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
         check_numbers(dict(doubted or {}))
-        if doubted is not None and sorted(doubted) != ["agreement", "gain", "inliers", "largest"]:
-            raise InputError(f"doubted needs agreement, inliers, gain and largest, not {', '.join(doubted)}")
+        if doubted is not None and sorted(doubted) != ["agreement", "gain", "inliers", "largest", "lost"]:
+            raise InputError(f"doubted needs agreement, inliers, lost, gain and largest, not {', '.join(doubted)}")
         check_numbers(dict(whole_affine or {}))
         if whole_affine is not None and sorted(whole_affine) != ["points", "scale"]:
             raise InputError(f"whole_affine needs scale and points, not {', '.join(whole_affine)}")
@@ -213,13 +213,14 @@ class MatchingInferer(Inferer):
         return found
 
     def _start(self, head: ZMatchingHead, fixed: Levels, moving: Levels, found: dict[str, Any]) -> torch.Tensor:
-        """The map found, or a shift where that is in doubt and makes the images less alike."""
+        """The map found, or a shift where that is lost, or in doubt and makes the images less alike."""
         match, rule, affine = head.local_matching, dict(self.doubted or {}), found["matched_affine"]
+        lost = rule.pop("lost", 0.0)
         bounds = {name: rule.pop(name) for name in ("agreement", "inliers") if name in rule}
         doubted = bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
         if not doubted or not isinstance(match, LocalMatchingHead):
             return affine
-        return match.best_start(fixed, moving, affine, **rule)
+        return match.best_start(fixed, moving, None if float(found["inliers"].mean()) < lost else affine, **rule)
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]

@@ -141,7 +141,7 @@ class LocalMatchingHead(nn.Module):
 
     @torch.no_grad()
     def best_start(
-        self, fixed: Levels, moving: Levels, affine: torch.Tensor, gain: float, largest: float
+        self, fixed: Levels, moving: Levels, affine: torch.Tensor | None, gain: float, largest: float
     ) -> torch.Tensor:
         """
         Where matching goes best from, for a pair whose affine map is in doubt: that map, or the best shift, if it makes
@@ -153,7 +153,7 @@ class LocalMatchingHead(nn.Module):
         Args:
             fixed: see :meth:`forward`; a batch of one.
             moving: see :meth:`forward`.
-            affine: the map in doubt, fixed voxels to moving voxels, ``(1, N, N + 1)``.
+            affine: the map in doubt, fixed voxels to moving voxels, ``(1, N, N + 1)``; None for a shift in any case.
             gain: of the mean dot product, from which a further shift is taken.
             largest: shift, as a share of the image along each axis.
 
@@ -181,8 +181,9 @@ class LocalMatchingHead(nn.Module):
                 if by(further) <= by(best) + gain:
                     break
                 best = further
-            kept = leads_back(affine[:, :, :-1]) and alike(affine.float()) >= by(best)
-            return affine if kept else _shifted_by(best, here)
+            if affine is not None and leads_back(affine[:, :, :-1]) and alike(affine.float()) >= by(best):
+                return affine
+            return _shifted_by(best, here)
 
     def _likeness(
         self,

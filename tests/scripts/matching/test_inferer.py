@@ -236,13 +236,14 @@ def test_the_mirror_image_is_matched_where_asked_for():
 
 @pytest.mark.parametrize("matches", [1, 2])
 @pytest.mark.parametrize(
-    ("agreement", "inliers", "doubted"), [(0.5, 0.6, True), (0.5, 0.8, False), (0.7, 0.6, False), (0.7, 0.8, False)]
+    ("agreement", "inliers", "doubted"),
+    [(0.5, 0.6, True), (0.5, 0.8, False), (0.7, 0.6, False), (0.7, 0.8, False), (0.5, 0.4, True), (0.7, 0.4, False)],
 )
 @pytest.mark.parametrize("alike", ["map", "shift"])
 def test_a_map_in_doubt_gives_way_to_a_shift_that_makes_the_images_more_alike(
     agreement, inliers, doubted, alike, matches, monkeypatch
 ):
-    """Of the scans as they stand; local matching goes on from there, and the map found is told all the same."""
+    """Of the scans as they stand, and in any case with few inliers; local matching goes on from there."""
 
     def told(_, __, found):
         return {**found, "agreement": torch.tensor([agreement]), "inliers": torch.tensor([inliers])}
@@ -255,10 +256,10 @@ def test_a_map_in_doubt_gives_way_to_a_shift_that_makes_the_images_more_alike(
 
     def best_start(_, one, other, affine, gain, largest):
         asked.append((one.image, other.image, gain, largest))
-        return affine if alike == "map" else shift
+        return shift if affine is None or alike == "shift" else affine
 
     monkeypatch.setattr(type(head), "best_start", best_start)
-    rule = {"agreement": 0.6, "inliers": 0.7, "gain": 0.02, "largest": 0.3}
+    rule = {"agreement": 0.6, "inliers": 0.7, "lost": 0.45, "gain": 0.02, "largest": 0.3}
     with torch.no_grad():
         found = MatchingInferer(global_matches=matches, doubted=rule, settled=9)(fixed, network, moving)
         one, other = (Levels.of(network.backbone, image) for image in (fixed, moving))
@@ -269,7 +270,7 @@ def test_a_map_in_doubt_gives_way_to_a_shift_that_makes_the_images_more_alike(
         assert torch.equal(asked[0][1], moving)
         assert asked[0][2:] == (0.02, 0.3)
     torch.testing.assert_close(found["matched_affine"][..., :3], turn(0.3)[..., :3], atol=0.02, rtol=0)
-    if doubted and alike == "shift":
+    if doubted and (alike == "shift" or inliers < 0.45):
         assert torch.equal(found["affine"], shift)
         torch.testing.assert_close(found["local_displacement"], local)
     else:
