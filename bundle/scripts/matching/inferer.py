@@ -213,14 +213,15 @@ class MatchingInferer(Inferer):
         return found
 
     def _start(self, head: ZMatchingHead, fixed: Levels, moving: Levels, found: dict[str, Any]) -> torch.Tensor:
-        """The map found, or a shift where that is lost, or in doubt and makes the images less alike."""
-        match, rule, affine = head.local_matching, dict(self.doubted or {}), found["matched_affine"]
-        lost = rule.pop("lost", 0.0)
-        bounds = {name: rule.pop(name) for name in ("agreement", "inliers") if name in rule}
-        doubted = bool(bounds) and all(name in found and float(found[name].mean()) < bounds[name] for name in bounds)
-        if not doubted or not isinstance(match, LocalMatchingHead):
+        """The map found, or a shift where it is lost, or in doubt and makes the images less alike."""
+        match, rule, affine = head.local_matching, self.doubted, found["matched_affine"]
+        told = {name: float(found[name].mean()) for name in ("agreement", "inliers") if name in found}
+        if rule is None or len(told) < 2 or not isinstance(match, LocalMatchingHead):
             return affine
-        return match.best_start(fixed, moving, None if float(found["inliers"].mean()) < lost else affine, **rule)
+        if any(value >= rule[name] for name, value in told.items()):
+            return affine
+        kept = None if told["inliers"] < rule["lost"] else affine
+        return match.best_start(fixed, moving, kept, rule["gain"], rule["largest"])
 
     def _levels(self, network: Any, images: Any) -> Levels:
         return Levels(*self.call(images, lambda image: Levels.of(network.backbone, image)))  # type: ignore[arg-type]
