@@ -99,18 +99,18 @@ class MatchingInferer(Inferer):
             raise InputError(f"refine is a number of steps, 0 or more, not {refine}")
         if global_matches < 1:
             raise InputError(f"global_matches is a number of them, 1 or more, not {global_matches}")
-        check_numbers({"finest": finest, "most_voxels": most_voxels})
-        check_numbers({"sigmas": list(sigmas), "finer_sigmas": list(finer_sigmas)}, count=2)
+        check_numbers({"finest": finest, "inferer#most_voxels": most_voxels})
+        check_numbers({"inferer#sigmas": list(sigmas), "inferer#finer_sigmas": list(finer_sigmas)}, count=2)
         if not 0 < finest <= 1:
             raise InputError(f"finest is a share of pixdim, above 0 and at most 1, not {finest}")
         self.finest, self.most_voxels = finest, most_voxels
         self.refine = Refinement([2 * refine, refine], [2, 1], window, *sigmas) if refine else None
         self.refine_finer = Refinement([refine], [1], window, *finer_sigmas) if refine else None
         self.global_matches, self.settled, self.lost_agreement = global_matches, settled, lost_agreement
-        check_numbers(dict(doubted or {}))
+        check_numbers({f"inferer#doubted#{name}": value for name, value in (doubted or {}).items()})
         if doubted is not None and sorted(doubted) != ["agreement", "gain", "inliers", "largest", "lost"]:
             raise InputError(f"doubted needs agreement, inliers, lost, gain and largest, not {', '.join(doubted)}")
-        check_numbers(dict(whole_affine or {}))
+        check_numbers({f"inferer#whole_affine#{name}": value for name, value in (whole_affine or {}).items()})
         if whole_affine is not None and sorted(whole_affine) != ["points", "scale"]:
             raise InputError(f"whole_affine needs scale and points, not {', '.join(whole_affine)}")
         self.doubted, self.whole_affine = doubted, whole_affine

@@ -309,3 +309,17 @@ def test_a_flat_map_is_gone_one_way():
 def test_numbers_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         MatchingInferer(**option)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ({"doubted": {"lost": "few"}}, "inferer#doubted#lost"),
+        ({"whole_affine": {"scale": -1}}, "inferer#whole_affine#scale"),
+        ({"sigmas": [1]}, "inferer#sigmas"),
+        ({"most_voxels": "all"}, "inferer#most_voxels"),
+    ],
+)
+def test_a_refusal_names_the_option_that_can_be_given(option, name):
+    with pytest.raises(InputError, match=f"{name} must be .*pass --{name} accordingly"):
+        MatchingInferer(**option)
