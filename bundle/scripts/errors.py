@@ -83,7 +83,7 @@ def check_numbers(values: Mapping[str, Any], lowest: float = 0, whole: bool = Fa
     Refuse settings that are not the numbers they should be.
 
     Args:
-        values: settings by id.
+        values: settings by id; by a description, with a space in it, where the id depends on the configuration.
         lowest: smallest number allowed.
         whole: whole numbers only.
         count: None for a single number; else a list of so many, 0 for a list of any length.
@@ -101,7 +101,8 @@ def check_numbers(values: Mapping[str, Any], lowest: float = 0, whole: bool = Fa
             fits = fits and right_kind and lowest <= number < math.inf
         if not fits:
             bound = "" if lowest == -math.inf else f" of {lowest:g} or more"
-            raise InputError(f"{name} must be {wanted}{bound}, not {value!r}: pass --{name} accordingly")
+            remedy = "change it in the configuration" if " " in name else f"pass --{name} accordingly"
+            raise InputError(f"{name} must be {wanted}{bound}, not {value!r}: {remedy}")
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:

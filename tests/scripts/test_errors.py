@@ -115,3 +115,8 @@ def test_what_is_no_orientation(orientation):
     """Named with the remedy, before anything is read."""
     with pytest.raises(InputError, match="one letter each"):
         check_orientation(orientation)
+
+
+def test_a_number_without_an_id_of_its_own_is_changed_in_the_configuration() -> None:
+    with pytest.raises(InputError, match=r"points of the contrast must be .*: change it in the configuration"):
+        check_numbers({"points of the contrast": 0}, lowest=1, whole=True)

@@ -100,7 +100,8 @@ class PlaceContrastLoss(nn.Module):
         super().__init__()
         self.weights = {int(stride): weight for stride, weight in (weights or {"4": 1.0, "2": 1.0, "1": 0.5}).items()}
         check_numbers({f"weights of the contrast, {stride}": weight for stride, weight in self.weights.items()})
-        check_numbers({"points": points, "anywhere": anywhere, "nearby": nearby}, lowest=1, whole=True)
+        counts = {"points": points, "anywhere": anywhere, "nearby": nearby}
+        check_numbers({f"{name} of the contrast": count for name, count in counts.items()}, lowest=1, whole=True)
         if not 0 < gap < radius:
             raise InputError(f"the contrast of places needs 0 < gap < radius, not {gap} and {radius}")
         self.points, self.anywhere, self.nearby = points, anywhere, nearby

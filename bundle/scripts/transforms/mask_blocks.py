@@ -26,7 +26,7 @@ class RandMaskBlocks(_RandArray):
 
     def __init__(self, prob: float = 1.0, block: int = 8, lowest: float = 0.6, highest: float = 0.9) -> None:
         RandomizableTransform.__init__(self, prob)
-        check_numbers({"block": block}, lowest=1, whole=True)
+        check_numbers({"block of the mask": block}, lowest=1, whole=True)
         if not 0 < lowest <= highest < 1:
             raise InputError(f"masked blocks: 0 < lowest {lowest} <= highest {highest} < 1 does not hold")
         self.block, self.lowest, self.highest = block, lowest, highest

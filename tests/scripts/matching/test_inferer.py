@@ -321,5 +321,5 @@ def test_numbers_out_of_range_are_refused(option):
     ],
 )
 def test_a_refusal_names_the_option_that_can_be_given(option, name):
-    with pytest.raises(InputError, match=f"{name} must be .*pass --{name} accordingly"):
+    with pytest.raises(InputError, match=rf"{name} must be .*pass --{name} accordingly"):
         MatchingInferer(**option)
