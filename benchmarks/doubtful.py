@@ -71,6 +71,7 @@ def measured(one: MatchedSet, pair: Pair, kind: str) -> Row:
     row: Row = {"kind": kind, "set": one.name, "fixed": Path(pair.fixed.path).name}
     row |= {"moving": Path(pair.moving.path).name} | measure(data, one.match.parser.get_parsed_content("trusted"))
     fixed, moving = (torch.as_tensor(data[key]).float() for key in ("image", "moving"))
+    row.setdefault("inverse_consistency_mm", "inf")  # of a pair of which no place was matched
     row["ncc_gain"] = float(row["ncc"]) - float(LocalNCCLoss(7).per_image(moving, fixed)[0])
     row["determinant"] = float(torch.linalg.det(data["pred"]["affine"][0, :, :3].double()))
     return row
@@ -91,7 +92,8 @@ def area(rows: Sequence[Mapping[str, Any]], kind: str, signal: str) -> float:
     areas, sign = [], -1 if signal == "inverse_consistency_mm" else 1
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name and row["kind"] in (RIGHT, kind)]
-        areas.append(roc_auc_score([row["kind"] == RIGHT for row in own], [sign * float(row[signal]) for row in own]))
+        values = np.nan_to_num([sign * float(row[signal]) for row in own])
+        areas.append(roc_auc_score([row["kind"] == RIGHT for row in own], values))
     return float(np.mean(areas))
 
 

@@ -127,7 +127,7 @@ def across(folder: Path) -> str:
     found = results.read(folder / "across.csv")
     rows = []
     for data in sets:
-        for arm, source in (("random", data), *(("places_and_matching", source) for source in sets)):
+        for arm, source in (("random", data), *(("redundancy", source) for source in sets)):
             cells = []
             for measure, labelled in columns.values():
                 values = found.get(Unit(source, arm, "0", data, measure, labelled), [])

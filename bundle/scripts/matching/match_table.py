@@ -60,13 +60,13 @@ def confidence(data: dict[str, Any], index: int = 0, spacing: Sequence[float] | 
         scan comes to lie from itself, there and back by affine maps that are found each by itself: mean in millimetres;
         the same in prepared voxels is ``inverse_consistency_voxels``; ``mirror_margin``, by how much the local NCC is
         higher than with the moving scan mirrored, where that was asked for. Nothing of what the matching head does not
-        give.
+        give, nor how far maps lie apart where no place was matched: both are the identity then.
     """
     pred = data["pred"]
     found = {name: float(pred[name][index]) for name in CONFIDENCE if name in pred}
     if "mirror_margin" in pred:
         found["mirror_margin"] = float(pred["mirror_margin"][index])
-    if "backward_affine" in pred:
+    if "backward_affine" in pred and found.get("inliers") != 0:
         matched = "matched_affine" if "matched_affine" in pred else "affine"
         there, back = (pred[name][index : index + 1].cpu() for name in (matched, "backward_affine"))
         image = torch.as_tensor(data["image"])[index : index + 1].cpu()

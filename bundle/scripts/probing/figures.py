@@ -56,15 +56,15 @@ def probe_figure(result: Mapping[str, Any]) -> Figure:
 
 def _draw_intervals(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.axvline(0, color="black", linewidth=1)
-    for place, (key, (title, _)) in enumerate(reversed(COMPARED.items())):
+    compared = dict(reversed(COMPARED.items()))
+    for place, key in enumerate(compared):
         found = result[key]
         colour = OURS if found["low"] > 0 else OTHER
         axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot(found["difference"], place, "o", color=colour, markersize=8)
-        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.text(0.01, place + 0.22, title, fontsize=9, transform=axes.get_yaxis_transform(), bbox=white)
-    axes.set_ylim(-0.5, len(COMPARED) - 0.3)
-    axes.set_yticks([])
+    axes.set_ylim(-0.5, len(compared) - 0.5)
+    axes.set_yticks(range(len(compared)), [title for title, _ in compared.values()], fontsize=9)
+    axes.tick_params(axis="y", length=0)
     axes.set_xlabel("difference in Dice")
 
 

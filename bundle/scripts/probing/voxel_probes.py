@@ -55,7 +55,7 @@ class LinearProbe:
     """
 
     def __init__(self, voxels: int = VOXELS, iterations: int = 150, levels: int | None = None) -> None:
-        check_numbers({"voxels": voxels, "iterations": iterations}, lowest=1, whole=True)
+        check_numbers({"probe#linear#voxels": voxels, "probe#linear#iterations": iterations}, lowest=1, whole=True)
         self.settings, self.levels = {"voxels": voxels, "iterations": iterations}, levels
 
     def __call__(
@@ -123,7 +123,8 @@ class FineTuning:
         fitted: bool = True,
         bfloat16: bool | None = False,
     ) -> None:
-        check_numbers({"steps": steps, "measured": measured}, lowest=1, whole=True)
+        own = {"measured": measured, "voxels": voxels, "iterations": iterations}
+        check_numbers({"steps": steps} | {f"probe#fine_tuning#{name}": own[name] for name in own}, lowest=1, whole=True)
         self.loss, self.steps, self.fresh_levels, self.warmup = loss, steps, fresh_levels, warmup_steps
         self.levels, self.fitted = levels, fitted
         self.call = BFloat16Inferer(bfloat16)

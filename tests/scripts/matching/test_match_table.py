@@ -51,6 +51,15 @@ def test_a_map_that_does_not_lead_back_is_pointed_out(back, look):
     assert row["look_at"] == look
 
 
+def test_nothing_matched_is_not_said_to_lead_back():
+    """Both maps are the identity then, 0 mm apart."""
+    row = measure(batch(0.0, [0.0, 0.0, 0.0]), TRUSTED | {"inverse_consistency_voxels": [0.0, 1.5]})
+    assert "inverse_consistency_mm" not in row
+    assert "inverse_consistency_voxels" not in row
+    assert row["look_at"] == "yes"
+    assert row["doubts"] == "inliers 0, trusted from 0.8"
+
+
 def test_a_discarded_map_is_pointed_out():
     """With its own numbers, whatever the bounds are."""
     data = batch(0.97, [0.0, 0.0, 0.0])

@@ -178,3 +178,18 @@ class TestCases:
     def test_a_crop_without_structure_is_refused(self):
         with pytest.raises(InputError, match="no labelled structure lies in the crop"):
             read_cases(self.scans(5), self.transform, (["a"], [[8]]))
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: LinearProbe(voxels=0), "probe#linear#voxels"),
+        (lambda: LinearProbe(iterations=1.5), "probe#linear#iterations"),  # type: ignore[arg-type]
+        (lambda: FineTuning(nn.MSELoss(), measured=0), "probe#fine_tuning#measured"),
+        (lambda: FineTuning(nn.MSELoss(), voxels="many"), "probe#fine_tuning#voxels"),  # type: ignore[arg-type]
+        (lambda: FineTuning(nn.MSELoss(), steps=0), "steps"),
+    ],
+)
+def test_refusals_name_the_option_of_the_configuration(build, named):
+    with pytest.raises(InputError, match=f"^{named} must be .*: pass --{named} accordingly$"):
+        build()
