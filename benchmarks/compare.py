@@ -38,6 +38,7 @@ from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import common_structures, described_structures, without_nan
 from scripts.files import write_text
+from scripts.memory import keep_freed_memory
 
 MEASURES = ("dice", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
 PARTIAL = "what a label map does not show was not drawn: pairs are scored on what both show"
@@ -198,4 +199,5 @@ def version_of(package: str) -> str | None:
 
 if __name__ == "__main__":
     show_one_line()
+    keep_freed_memory()  # as inference.json does
     main()

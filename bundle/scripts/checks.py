@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from .errors import check_flags, check_numbers, check_orientation
+import torch
+
+from .errors import InputError, check_flags, check_numbers, check_orientation
 
 
 class Numbers(NamedTuple):
@@ -91,7 +93,28 @@ def check_settings(**settings: Any) -> None:
             check_flags({} if name == WHERE_FAST and value is None else {name: value})
         elif name == "orientation":
             check_orientation(value)
+        elif name == "device":
+            check_device(value)
         else:
             lowest, whole, length, optional = NUMBERS[name]
             if value is not None or not optional:
                 check_numbers({name: value}, lowest, whole, length)
+
+
+def check_device(device: torch.device | str) -> None:
+    """
+    Refuse a device that is none, or that this machine does not have.
+
+    Args:
+        device: as PyTorch names it.
+
+    Raises:
+        InputError: naming devices to choose from.
+    """
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        count = torch.cuda.device_count()
+        found = ["cpu", *(f"cuda:{index}" for index in range(count))]
+        remedy = f"pass --device {found[-1]}, or leave it out"
+        raise InputError(f"device {device} cannot be used, of {', '.join(found)}: {remedy}") from error

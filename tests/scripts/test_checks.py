@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from scripts.checks import FLAGS, NUMBERS, check_settings
 from scripts.errors import InputError
 
@@ -28,7 +29,8 @@ def test_configurations_check_their_own_settings(repository, name):
     train = json.loads((repository / "bundle/configs/train.json").read_text())
     assert names
     assert names == {name: f"@{name}" for name in names}
-    check_settings(**{name: config.get(name, train.get(name)) for name in names})
+    defaults = {name: config.get(name, train.get(name)) for name in names}
+    check_settings(**{name: value for name, value in defaults.items() if not str(value).startswith("$")})
 
 
 def test_every_setting_of_a_training_is_checked(repository):
@@ -85,3 +87,15 @@ def test_refusals(given, message):
 def test_a_setting_that_nobody_knows_is_a_mistake_of_the_configuration():
     with pytest.raises(KeyError):
         check_settings(epoch=1)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "", None])
+def test_a_device_that_is_not_there_is_refused(device):
+    """It ended in a traceback of the first tensor."""
+    with pytest.raises(InputError, match=rf"^device {device} cannot be used, of cpu.*: pass --device c.*, or leave"):
+        check_settings(device=device)
+
+
+def test_devices_as_pytorch_names_them():
+    check_settings(device="cpu")
+    check_settings(device=torch.device("cpu", 0))
