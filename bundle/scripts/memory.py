@@ -17,7 +17,7 @@ def keep_freed_memory(device: torch.device | str = "cpu") -> bool:
     Have glibc keep freed memory, up to 2 GiB, for the tensors to come.
 
     As it is, every tensor above 32 MiB is asked of the system and given back, and the first touch of each of its pages
-    is a fault: half of the time of a match of large scans on a CPU. PyTorch has an allocator that keeps memory for
+    is a fault: a quarter of the time of a match of large scans on a CPU. PyTorch has an allocator that keeps memory for
     GPUs only.
 
     Args:
