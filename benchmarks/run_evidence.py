@@ -61,8 +61,6 @@ class Evidence:
     def _network(self, source: str, arm: str, seed: str, data: str) -> GVSL:
         folders = [self.folder(name) for name in sources_of(self.plan)[source]]
         weights = weights_of(self.plan, source, arm, seed, folders, self.out)
-        if weights and not weights.is_file():
-            raise InputError(f"{weights} does not exist: leave the arm {arm} out (--arms)")
         return make_network(self.plan, data, arm, seed, weights)
 
     def backbone(self, unit: Unit) -> UNetBackbone:

@@ -56,6 +56,20 @@ def overlays_of(plan: Mapping[str, Any], arm: str) -> list[Path]:
     return [BUNDLE / "configs" / f"{name}.json" for name in plan["arms"][arm].get("overlays", ())]
 
 
+def started_from(plan: Mapping[str, Any], arm: str) -> Path | None:
+    """
+    The weights of an arm that is not pre-trained here (``start``); None for other arms and random weights.
+
+    Raises:
+        InputError: where they are not there.
+    """
+    start = plan["arms"][arm].get("start", "random")
+    path = None if start == "random" else REPOSITORY / start
+    if path and not path.is_file():
+        raise InputError(f"{path} does not exist: leave the arm {arm} out (--arms)")
+    return path
+
+
 def against(plan: dict[str, Any], reference: str | None) -> dict[str, Any]:
     """The plan with that arm as the one that the others are tested against, in every measure; None changes nothing."""
     if reference is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.errors import InputError
 
-from .plan import BUNDLE, REPOSITORY, overlays_of
+from .plan import BUNDLE, overlays_of, started_from
 
 
 def run_folder(out: Path, data: str, arm: str, seed: str) -> Path:
@@ -68,11 +68,11 @@ def weights_of(
         None for an arm without weights. An arm ``after`` another one begins with the weights of that one.
 
     Raises:
-        InputError: when the pre-training ends with an error; its message has been shown.
+        InputError: when the pre-training ends with an error; its message has been shown. Where the weights that the
+            plan names are not there.
     """
-    start = plan["arms"][arm].get("start")
-    if start:
-        return None if start == "random" else REPOSITORY / start
+    if "start" in plan["arms"][arm]:
+        return started_from(plan, arm)
     run = run_folder(out, source, arm, seed)
     settings = overlay(plan, source, arm, seed)
     done = epochs_done(run)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from scripts.data import read_json
 from scripts.errors import InputError
 from scripts.files import write_text
 
-from .plan import Unit
+from .plan import Unit, started_from
 
 PARTS = {"sets": "data", "arms": "arm", "measures": "measure"}
 """Parts of a plan, and the field of a unit that names one of each."""
@@ -22,12 +23,18 @@ UNITS = ("labelled", "description")
 
 
 def settings_of(plan: Mapping[str, Any], units: Iterable[Unit]) -> dict[str, dict[str, Any]]:
-    """The plan's settings that decide the numbers of these units, in the words of JSON."""
+    """
+    The plan's settings that decide the numbers of these units, in the words of JSON, and the hash of the weights that
+    an arm starts from: a file may change under its name.
+    """
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for unit in units:
         for part, field in PARTS.items():
             name = getattr(unit, field)
             found[part][name] = {k: v for k, v in plan[part][name].items() if k not in UNITS}
+    for arm, settings in found["arms"].items():
+        if weights := started_from(plan, arm):
+            settings["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     whole = {name: plan[name] for name in ("budget", "network")}
     return json.loads(json.dumps({**found, "plan": whole}))  # type: ignore[no-any-return]
 

@@ -11,7 +11,9 @@ import pytest
 import run_evidence
 import torch
 from evidence import results
-from evidence.plan import list_units, read_plan
+from evidence.plan import Unit, list_units, read_plan
+from evidence.settings import keep_settings
+from scripts.errors import InputError
 from warm_start import run_warm
 
 
@@ -145,3 +147,21 @@ def test_results_of_other_settings_are_not_gone_on_with(quick):
         assert run("--arms", "random", "--measures", "linear_probe").returncode == 0
     finally:
         path.write_text(before)
+
+
+def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
+    """Results of weights that have been made anew since are refused; so are weights that are not there."""
+    weights, kept = tmp_path / "model.pt", tmp_path / "results.json"
+    arms = {"shipped": {"start": str(weights)}, "random": {"start": "random"}}
+    plan = {"arms": arms, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
+    units = [Unit("a", arm, "0", "a", "m", "1") for arm in arms]
+    weights.write_bytes(b"first")
+    keep_settings(kept, plan, [], units)
+    keep_settings(kept, plan, units, units)
+    weights.write_bytes(b"second")
+    keep_settings(kept, plan, units[1:], units[1:])
+    with pytest.raises(InputError, match=r"shipped was measured with .*sha256.*: pass another --out"):
+        keep_settings(kept, plan, units, units)
+    weights.unlink()
+    with pytest.raises(InputError, match=r"model\.pt does not exist: leave the arm shipped out \(--arms\)"):
+        keep_settings(kept, plan, units, units)
