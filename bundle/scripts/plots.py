@@ -176,7 +176,7 @@ def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
         the figure.
     """
     shown = curve_groups(history)
-    figure, table = subplots(1, len(shown), (4 * len(shown), 3))
+    figure, table = subplots(1, len(shown), (4 * len(shown), 3.4))
     for axes, (title, names) in zip(table[0], shown.items(), strict=True):
         for name in names:
             rows = [(row["epoch"], row[name]) for row in history if name in row]
@@ -184,5 +184,6 @@ def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
             axes.plot(*zip(*rows, strict=True), label=name.replace("_", " "), **style)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch")
-        axes.legend(fontsize=8)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "frameon": False}  # inside it covers points
+        axes.legend(fontsize=8, ncols=min(3, len(names)), **below)
     return figure

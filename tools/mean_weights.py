@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mean of weights of one network, or weights with the norms of a new one.
+
+``python tools/mean_weights.py MODEL [MODEL ...] --out FILE``: the mean of trainings that went on from each other often
+reads better than each of them (Wortsman et al., "Model soups", ICML 2022). ``--new_norms`` first gives the convolutions
+before a normalisation the norms that they have in a new network of ``--config_file``, seed 0, which changes no output
+and lets a further training move them as it would a new network's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import torch
+from command import Parser, command
+from monai.bundle import ConfigParser
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+
+
+def weights_of(model: Path, configs: Sequence[Path], new_norms: bool) -> dict[str, torch.Tensor]:
+    """
+    Args:
+        model: a ``model.pt`` or ``checkpoint.pt``.
+        configs: of a training, one on top of the other; their ``network_def`` is the network.
+        new_norms: give its convolutions the norms of a new network.
+
+    Returns:
+        all of the network's weights, on the CPU.
+
+    Raises:
+        InputError: when the file cannot be read or is not of that network.
+    """
+    from scripts.networks.weight_norms import scale_weights, weight_norms
+    from scripts.training import start_from
+
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in configs])
+    parser["bundle_root"] = str(BUNDLE)
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def")
+    norms = weight_norms(network)
+    start_from(network, str(model))
+    if new_norms:
+        scale_weights(network, norms)
+    return dict(network.state_dict())
+
+
+@command("mean_weights")
+def main(argv: Sequence[str] | None = None) -> None:
+    """See ``--help``."""
+    parser = Parser(prog="mean_weights", description=__doc__.splitlines()[0])
+    parser.add_argument("models", metavar="MODEL", nargs="+", type=Path, help="model.pt or checkpoint.pt of a training")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--new_norms", action="store_true", help="with the norms of a new network's convolutions")
+    default = [BUNDLE / "configs" / "train.json"]
+    parser.add_argument("--config_file", nargs="+", type=Path, default=default, help="of the training: train.json, ...")
+    args = parser.parse_args(argv)
+    for config in args.config_file:
+        if not config.is_file():
+            parser.error(f"{config} does not exist: give the train.json of the training, or leave --config_file out")
+    if not args.out.parent.is_dir():
+        parser.error(f"the folder {args.out.parent} does not exist: make it, or give another --out")
+    from scripts.files import save_atomically
+
+    found = [weights_of(model, args.config_file, args.new_norms) for model in args.models]
+    mean = {
+        name: reduce(add, (weights[name] for weights in found)) / len(found) if value.is_floating_point() else value
+        for name, value in found[0].items()
+    }
+    save_atomically(mean, args.out)
+    print(f"the mean of {len(found)}: {args.out}" if len(found) > 1 else f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
