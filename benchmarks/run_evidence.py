@@ -93,7 +93,8 @@ class Evidence:
         """Measure what is not measured yet."""
         done = results.read(self.path)
         left = [unit for unit in units if unit not in done]
-        keep_settings(self.path.with_suffix(".json"), self.plan, [unit for unit in units if unit in done], units)
+        measured = [unit for unit in units if unit in done]
+        keep_settings(self.path.with_suffix(".json"), self.plan, measured, units, self.folder)
         print(f"{len(units)} units of work, {len(units) - len(left)} done already", flush=True)
         for number, unit in enumerate(left, start=1):
             values = self.measure(unit)

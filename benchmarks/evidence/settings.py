@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.data import read_json
+from scripts.data import fingerprint, read_json
 from scripts.errors import InputError
 from scripts.files import write_text
 
@@ -22,10 +22,19 @@ UNITS = ("labelled", "description")
 """What chooses or describes units, and changes no number of one."""
 
 
-def settings_of(plan: Mapping[str, Any], units: Iterable[Unit]) -> dict[str, dict[str, Any]]:
+def digest(folder: Path) -> str:
+    """Of all files of a set, scans, labels and tables, by name and by fingerprint."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = "".join(f"{path.relative_to(folder).as_posix()} {fingerprint(str(path))}\n" for path in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def settings_of(
+    plan: Mapping[str, Any], units: Iterable[Unit], folder_of: Callable[[str], Path]
+) -> dict[str, dict[str, Any]]:
     """
-    The plan's settings that decide the numbers of these units, in the words of JSON, and the hash of the weights that
-    an arm starts from: a file may change under its name.
+    The plan's settings that decide the numbers of these units, in the words of JSON, and the digests of the weights
+    that an arm starts from and of the sets: files may change under their names.
     """
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for unit in units:
@@ -35,11 +44,19 @@ def settings_of(plan: Mapping[str, Any], units: Iterable[Unit]) -> dict[str, dic
     for arm, settings in found["arms"].items():
         if weights := started_from(plan, arm):
             settings["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for name, settings in found["sets"].items():
+        settings["files"] = digest(folder_of(name))
     whole = {name: plan[name] for name in ("budget", "network")}
     return json.loads(json.dumps({**found, "plan": whole}))  # type: ignore[no-any-return]
 
 
-def keep_settings(path: Path, plan: Mapping[str, Any], done: Iterable[Unit], units: Iterable[Unit]) -> None:
+def keep_settings(
+    path: Path,
+    plan: Mapping[str, Any],
+    done: Iterable[Unit],
+    units: Iterable[Unit],
+    folder_of: Callable[[str], Path],
+) -> None:
     """
     Write the settings of units down, beside those of earlier runs.
 
@@ -48,18 +65,19 @@ def keep_settings(path: Path, plan: Mapping[str, Any], done: Iterable[Unit], uni
         plan: see :func:`~evidence.plan.read_plan`.
         done: units measured before, of those that are wanted.
         units: all that are wanted.
+        folder_of: where a set is.
 
     Raises:
         InputError: where some were measured before with other settings.
     """
     kept: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
-    for part, settings in settings_of(plan, done).items():
+    for part, settings in settings_of(plan, done, folder_of).items():
         for name, now in settings.items():
             before = kept.get(part, {}).get(name, now)
-            if before != now:
-                raise InputError(
-                    f"{path}: {name} was measured with {before}, the plan has {now} now: pass another --out"
-                )
-    wanted = settings_of(plan, units)
+            names = sorted(key for key in {**before, **now} if before.get(key) != now.get(key))
+            if names:
+                was, has = ({key: of[key] for key in names if key in of} for of in (before, now))
+                raise InputError(f"{path}: {name} was measured with {was}, it has {has} now: pass another --out")
+    wanted = settings_of(plan, units, folder_of)
     text = json.dumps({part: {**kept.get(part, {}), **wanted[part]} for part in wanted}, indent=4, sort_keys=True)
     write_text(text + "\n", path)

@@ -156,12 +156,31 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
     plan = {"arms": arms, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
     units = [Unit("a", arm, "0", "a", "m", "1") for arm in arms]
     weights.write_bytes(b"first")
-    keep_settings(kept, plan, [], units)
-    keep_settings(kept, plan, units, units)
+
+    def keep(done, wanted):
+        keep_settings(kept, plan, done, wanted, lambda _: tmp_path / "set")
+
+    keep([], units)
+    keep(units, units)
     weights.write_bytes(b"second")
-    keep_settings(kept, plan, units[1:], units[1:])
+    keep(units[1:], units[1:])
     with pytest.raises(InputError, match=r"shipped was measured with .*sha256.*: pass another --out"):
-        keep_settings(kept, plan, units, units)
+        keep(units, units)
     weights.unlink()
     with pytest.raises(InputError, match=r"model\.pt does not exist: leave the arm shipped out \(--arms\)"):
-        keep_settings(kept, plan, units, units)
+        keep(units, units)
+
+
+def test_other_scans_under_the_same_names_are_not_gone_on_with(tmp_path):
+    """A set in which a scan, a label map or their list has changed; the same one elsewhere is gone on with."""
+    plan = {"arms": {"random": {}}, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
+    units, kept = [Unit("a", "random", "0", "a", "m", "1")], tmp_path / "results.json"
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "imagesTr").mkdir(parents=True)
+        (folder / "imagesTr" / "scan.nii").write_bytes(bytes(1000))
+    keep_settings(kept, plan, [], units, lambda _: one)
+    keep_settings(kept, plan, units, units, lambda _: other)
+    (other / "imagesTr" / "scan.nii").write_bytes(b"1" * 1000)
+    with pytest.raises(InputError, match=r"a was measured with .*files.*: pass another --out"):
+        keep_settings(kept, plan, units, units, lambda _: other)
