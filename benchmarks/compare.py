@@ -34,6 +34,7 @@ from comparison.methods import DEFAULT, Match, make_methods
 from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, score
 from comparison.tables import Row, figure, markdown, summarise, title_of
+from evidence.settings import digest
 from scripts.data import read_json
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import common_structures, described_structures, without_nan
@@ -144,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     about = {
         "data": given.data.resolve().name,
+        "files": digest(given.data),
         "part": given.subjects,
         "seed": given.seed,
         "structures": len(structures["names"]),

@@ -23,10 +23,12 @@ UNITS = ("labelled", "description")
 
 
 def digest(folder: Path) -> str:
-    """Of all files of a set, scans, labels and tables, by name and by fingerprint."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = "".join(f"{path.relative_to(folder).as_posix()} {fingerprint(str(path))}\n" for path in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
+    """Of a set's ``dataset.json`` and of the scans and label maps that it lists, by name and by fingerprint."""
+    training = read_json(folder / "dataset.json").get("training", [])
+    listed = [path for case in training for path in (case.values() if isinstance(case, dict) else [case])]
+    files = ["dataset.json", *sorted({str(path) for path in listed if (folder / str(path)).exists()})]
+    lines = (f"{name} {fingerprint(str(folder / name))}\n" for name in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def settings_of(

@@ -157,8 +157,10 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
     units = [Unit("a", arm, "0", "a", "m", "1") for arm in arms]
     weights.write_bytes(b"first")
 
+    (tmp_path / "dataset.json").write_text('{"training": []}')
+
     def keep(done, wanted):
-        keep_settings(kept, plan, done, wanted, lambda _: tmp_path / "set")
+        keep_settings(kept, plan, done, wanted, lambda _: tmp_path)
 
     keep([], units)
     keep(units, units)
@@ -172,15 +174,18 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
 
 
 def test_other_scans_under_the_same_names_are_not_gone_on_with(tmp_path):
-    """A set in which a scan, a label map or their list has changed; the same one elsewhere is gone on with."""
+    """A set in which a scan or the list has changed; the same one elsewhere, with other files beside, is gone on with."""
     plan = {"arms": {"random": {}}, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
     units, kept = [Unit("a", "random", "0", "a", "m", "1")], tmp_path / "results.json"
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         (folder / "imagesTr").mkdir(parents=True)
         (folder / "imagesTr" / "scan.nii").write_bytes(bytes(1000))
+        (folder / "dataset.json").write_text('{"training": [{"image": "imagesTr/scan.nii", "label": "none.nii"}]}')
+        (folder / f"{folder.name}.csv").write_text("made of it")
     keep_settings(kept, plan, [], units, lambda _: one)
     keep_settings(kept, plan, units, units, lambda _: other)
-    (other / "imagesTr" / "scan.nii").write_bytes(b"1" * 1000)
-    with pytest.raises(InputError, match=r"a was measured with .*files.*: pass another --out"):
-        keep_settings(kept, plan, units, units, lambda _: other)
+    for folder, name in ((one, "dataset.json"), (other, "imagesTr/scan.nii")):
+        (folder / name).write_text((folder / name).read_text() + " ")
+        with pytest.raises(InputError, match=r"a was measured with .*files.*: pass another --out"):
+            keep_settings(kept, plan, units, units, lambda _, folder=folder: folder)
