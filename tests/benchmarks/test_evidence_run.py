@@ -174,7 +174,7 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
 
 
 def test_other_scans_under_the_same_names_are_not_gone_on_with(tmp_path):
-    """A set in which a scan or the list has changed; the same one elsewhere, with other files beside, is gone on with."""
+    """A set in which a scan or the list has changed; the same elsewhere, with other files beside, is gone on with."""
     plan = {"arms": {"random": {}}, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
     units, kept = [Unit("a", "random", "0", "a", "m", "1")], tmp_path / "results.json"
     one, other = tmp_path / "one", tmp_path / "other"
