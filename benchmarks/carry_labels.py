@@ -3,7 +3,7 @@
 """
 Dice of labels carried from several atlases: ``python benchmarks/carry_labels.py hippocampus|ixi_brain DATA OUT``.
 
-DATA is the folder of the set. Plain vote, vote weighted by local agreement, and with the linear layer too, by the
+DATA is the folder of the set, with its ``dataset.json``. Plain vote, vote weighted by local agreement, and with the linear layer too, by the
 shipped weights, for 1, 3 and 7 atlases (the same matches in all). The scans are of subjects that a training with seed
 0 holds back, the atlases of the others, which the weights have seen without labels.
 """
@@ -29,6 +29,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from scripts.data import find_scans, split_subjects
+from scripts.errors import InputError, show_one_line
 from scripts.finetuning import AtlasReader
 from scripts.matching.label_vote import CarriedLabels, LabelVote
 from scripts.training import ModelLoader
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--atlases", type=int, nargs="+", default=[1, 3, 7])
     parser.add_argument("--refine", type=int, default=0)
     args = parser.parse_args()
+    if not (args.data / "dataset.json").is_file():
+        raise InputError(f"{args.data} holds no dataset.json: pass the folder of the set itself, as DATA/{args.set}")
     args.out.mkdir(parents=True, exist_ok=True)
     scans, atlases = chosen(args.set, args.data, args.targets, max(args.atlases), args.out)
     config = ConfigParser()
@@ -132,4 +135,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    show_one_line()
     main()

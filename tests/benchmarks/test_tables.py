@@ -51,10 +51,10 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     assert "| arm | seeds | all levels: 1 | rotation left, degrees | 10 | 10: steps to 90 % |" in found
     assert "| `random` | 1 | 0.500 | 5.1 | 0.500 | 40 |" in found
     cases = [Value("dice", str(case), 0.5 + 0.01 * case) for case in range(8)]
-    today = unit._replace(arm="shipped", measure="fine_tuning")
-    results.append(tmp_path / "few_labels_choosing.csv", today, cases)
+    scratch = unit._replace(measure="fine_tuning_gentle")
+    results.append(tmp_path / "few_labels_choosing.csv", scratch, cases)
     better = [case._replace(value=case.value + 0.1) for case in cases]
-    results.append(tmp_path / "few_labels_choosing.csv", today._replace(measure="fine_tuning_gentle"), better)
+    results.append(tmp_path / "few_labels_choosing.csv", scratch._replace(arm="shipped"), better)
     found = tables.few_labels(tmp_path)
     assert "training subjects" in found
     assert "held back" not in found

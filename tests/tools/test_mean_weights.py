@@ -57,6 +57,18 @@ def test_new_norms_change_the_weights_and_no_output(network, tmp_path):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
+def test_trainings_that_did_not_go_on_from_each_other_are_refused(network, tmp_path, capsys):
+    network, config = network
+    one = kept(network, tmp_path / "one.pt")
+    for value in network.parameters():
+        torch.nn.init.normal_(value)
+    other = kept(network, tmp_path / "other.pt")
+    assert main([one, other, "--config_file", str(config), "--out", str(tmp_path / "mean.pt")]) == 1
+    assert "other.pt and " in (said := capsys.readouterr().err)
+    assert "did not go on from each other" in said
+    assert not (tmp_path / "mean.pt").exists()
+
+
 def test_what_cannot_be_used_is_refused_in_one_line(network, tmp_path, capsys):
     network, config = network
     model = kept(network, tmp_path / "model.pt")
