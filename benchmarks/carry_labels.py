@@ -3,9 +3,9 @@
 """
 Dice of labels carried from several atlases: ``python benchmarks/carry_labels.py hippocampus|ixi_brain DATA OUT``.
 
-DATA is the folder of the set, with its ``dataset.json``. Plain vote, vote weighted by local agreement, and with the linear layer too, by the
-shipped weights, for 1, 3 and 7 atlases (the same matches in all). The scans are of subjects that a training with seed
-0 holds back, the atlases of the others, which the weights have seen without labels.
+DATA is the folder of the set, with its ``dataset.json``. Plain vote, vote weighted by local agreement, and with the
+linear layer too, by the shipped weights, for 1, 3 and 7 atlases (the same matches in all). The scans are of subjects
+that a training with seed 0 holds back, the atlases of the others, which the weights have seen without labels.
 """
 
 from __future__ import annotations
