@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     about = {
         "data": given.data.resolve().name,
-        "files": digest(given.data),
+        "files": digest(given.data, scans),
         "part": given.subjects,
         "seed": given.seed,
         "structures": len(structures["names"]),

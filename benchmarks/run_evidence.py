@@ -27,8 +27,9 @@ from evidence.plan import Unit, against, list_units, read_plan, sources_of
 from evidence.pretraining import weights_of
 from evidence.probes import channels, classification, clustering, linear_probe
 from evidence.results import Value
-from evidence.settings import keep_settings
+from evidence.settings import digest, keep_settings
 from evidence.table import markdown
+from scripts.data import find_scans
 from scripts.errors import InputError, show_one_line
 from scripts.networks import GVSL, UNetBackbone
 
@@ -53,6 +54,11 @@ class Evidence:
         if not (folder / "dataset.json").is_file():
             raise InputError(f"{folder} holds no dataset.json: pass --data <folder that holds {data}>, or other --sets")
         return folder
+
+    def digest(self, data: str) -> str:
+        """Of the files of a set."""
+        folder = self.folder(data)
+        return digest(folder, find_scans(str(folder)))
 
     def _cohort(self, data: str, seed: str) -> Cohort:
         cohort = read_cohort(self.plan, data, seed, self.folder(data), self.out / "cache" / f"{data}_measured")
@@ -94,7 +100,7 @@ class Evidence:
         done = results.read(self.path)
         left = [unit for unit in units if unit not in done]
         measured = [unit for unit in units if unit in done]
-        keep_settings(self.path.with_suffix(".json"), self.plan, measured, units, self.folder)
+        keep_settings(self.path.with_suffix(".json"), self.plan, measured, units, self.digest)
         print(f"{len(units)} units of work, {len(units) - len(left)} done already", flush=True)
         for number, unit in enumerate(left, start=1):
             values = self.measure(unit)

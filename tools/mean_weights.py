@@ -18,6 +18,10 @@ from pathlib import Path
 import torch
 from command import Parser, command
 from monai.bundle import ConfigParser
+from scripts.errors import InputError
+from scripts.files import save_atomically
+from scripts.networks.weight_norms import scale_weights, weight_norms
+from scripts.training import start_from
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 ALIKE = 0.5
@@ -38,9 +42,6 @@ def weights_of(model: Path, configs: Sequence[Path], new_norms: bool) -> dict[st
     Raises:
         InputError: when the file cannot be read or is not of that network.
     """
-    from scripts.networks.weight_norms import scale_weights, weight_norms
-    from scripts.training import start_from
-
     parser = ConfigParser()
     parser.read_config([str(path) for path in configs])
     parser["bundle_root"] = str(BUNDLE)
@@ -64,8 +65,6 @@ def check_alike(found: Sequence[dict[str, torch.Tensor]], models: Sequence[Path]
     Raises:
         InputError: naming the first two of which that is so.
     """
-    from scripts.errors import InputError
-
     first, *others = (torch.cat([value.double().flatten() for value in weights.values()]) for weights in found)
     for model, other in zip(models[1:], others, strict=True):
         cosine = float(torch.nn.functional.cosine_similarity(first, other, dim=0))
@@ -91,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"{config} does not exist: give the train.json of the training, or leave --config_file out")
     if not args.out.parent.is_dir():
         parser.error(f"the folder {args.out.parent} does not exist: make it, or give another --out")
-    from scripts.files import save_atomically
-
+    if args.out.resolve() in (model.resolve() for model in args.models):
+        parser.error(f"{args.out} is one of the weights to read, and would be lost: give another --out")
     found = [weights_of(model, args.config_file, args.new_norms) for model in args.models]
     check_alike(found, args.models)
     mean = {

@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import nibabel as nib
+import numpy as np
 import pytest
 import run_evidence
 import torch
 from evidence import results
 from evidence.plan import Unit, list_units, read_plan
-from evidence.settings import keep_settings
+from evidence.settings import digest, keep_settings
+from scripts.data import find_scans
 from scripts.errors import InputError
 from warm_start import run_warm
 
@@ -157,10 +160,8 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
     units = [Unit("a", arm, "0", "a", "m", "1") for arm in arms]
     weights.write_bytes(b"first")
 
-    (tmp_path / "dataset.json").write_text('{"training": []}')
-
     def keep(done, wanted):
-        keep_settings(kept, plan, done, wanted, lambda _: tmp_path)
+        keep_settings(kept, plan, done, wanted, lambda _: "")
 
     keep([], units)
     keep(units, units)
@@ -173,19 +174,36 @@ def test_other_weights_under_the_same_name_are_not_gone_on_with(tmp_path):
         keep(units, units)
 
 
-def test_other_scans_under_the_same_names_are_not_gone_on_with(tmp_path):
-    """A set in which a scan or the list has changed; the same elsewhere, with other files beside, is gone on with."""
+@pytest.mark.parametrize("layout", ["Decathlon", "nnU-Net"])
+def test_other_files_under_the_same_names_are_not_gone_on_with(tmp_path, layout):
+    """A scan, a map or the list has changed, in any layout; the same elsewhere, with others beside, is no other."""
     plan = {"arms": {"random": {}}, "sets": {"a": {}}, "measures": {"m": {}}, "budget": {}, "network": {}}
-    units, kept = [Unit("a", "random", "0", "a", "m", "1")], tmp_path / "results.json"
+    units, kept, names = [Unit("a", "random", "0", "a", "m", "1")], tmp_path / "results.json", ("x", "y")
+    image, listed = (
+        "imagesTr/{}.nii",
+        {"training": [{"image": f"imagesTr/{n}.nii", "label": f"labelsTr/{n}.nii"} for n in names]},
+    )
+    if layout == "nnU-Net":
+        image, listed = "imagesTr/{}_0000.nii", {"channel_names": {"0": "MRI"}, "numTraining": 2, "file_ending": ".nii"}
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
-        (folder / "imagesTr").mkdir(parents=True)
-        (folder / "imagesTr" / "scan.nii").write_bytes(bytes(1000))
-        (folder / "dataset.json").write_text('{"training": [{"image": "imagesTr/scan.nii", "label": "none.nii"}]}')
-        (folder / f"{folder.name}.csv").write_text("made of it")
-    keep_settings(kept, plan, [], units, lambda _: one)
-    keep_settings(kept, plan, units, units, lambda _: other)
-    for folder, name in ((one, "dataset.json"), (other, "imagesTr/scan.nii")):
-        (folder / name).write_text((folder / name).read_text() + " ")
+        for number, name in enumerate((image, "labelsTr/{}.nii") * 2):
+            path = folder / name.format(names[number // 2])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(np.arange(512, dtype=np.uint8).reshape(8, 8, 8) % (number + 2), np.eye(4)), path)
+        (folder / "dataset.json").write_text(json.dumps({**listed, "labels": {"background": 0, "shape": 1}}))
+        (folder / f"{folder.name}.txt").write_text("made of it")
+
+    def keep(done, folder):
+        keep_settings(kept, plan, done, units, lambda _: digest(folder, find_scans(str(folder))))
+
+    keep([], one)
+    keep(units, other)
+    for name in ("dataset.json", image.format("x"), "labelsTr/y.nii"):
+        before = (other / name).read_bytes()
+        changed = before + b" " if name == "dataset.json" else before[:-1] + bytes([before[-1] ^ 1])
+        (other / name).write_bytes(changed)
         with pytest.raises(InputError, match=r"a was measured with .*files.*: pass another --out"):
-            keep_settings(kept, plan, units, units, lambda _, folder=folder: folder)
+            keep(units, other)
+        (other / name).write_bytes(before)
+    keep(units, other)

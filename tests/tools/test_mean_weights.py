@@ -79,6 +79,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(network, tmp_path, capsys):
     for arguments, message in (
         (["--config_file", "none.json", "--out", str(tmp_path / "out.pt")], "none.json does not exist"),
         (["--config_file", str(config), "--out", str(tmp_path / "none" / "out.pt")], "none does not exist"),
+        (["--config_file", str(config), "--out", model], "would be lost"),
     ):
         with pytest.raises(SystemExit):
             main([model, *arguments])
