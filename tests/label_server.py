@@ -26,6 +26,8 @@ from warm_start import run_warm
 
 CHILDREN = {"plain_mr_segmentation": {1: 1, 2: 2}, "coded_mr_segmentation": {2: 1, 5: 2}}
 """Class numbers by the codes of the label files; in the second one class's code is the other's number."""
+NEW = "new_mr_segmentation"
+"""A child that nobody has trained."""
 PATIENT = np.eye(4)
 PATIENT[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]] @ Rotation.from_euler("xyz", [7, -4, 3], True).as_matrix()
 PATIENT[:3] *= [1.1, 1.4, 1.6, 1]

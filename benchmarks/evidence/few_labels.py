@@ -27,7 +27,7 @@ WAYS = {
     "linear_probe": "linear layer on f^l alone, frozen",
     "few_voxels_probe": "linear layer on all decoder levels, frozen, of 8000 voxels a scan and 40 iterations",
     "levels_probe": "linear layer on all decoder levels, frozen",
-    "fine_tuning": "fine-tuning: last layer and last level random, rates 5e-4 and 0.05",
+    "fine_tuning": "last layer and last level random: rates 5e-4 and 0.05 (`--mode finetune`)",
     "fine_tuning_gentle": "linear layer first, then all weights gently: rates 1e-4 and 1e-3",
     "fine_tuning_fitted": "linear layer of 8000 voxels a scan first, then all weights: rates 8e-4 and 8e-3",
     "fine_tuning_converged": "linear layer first, then all weights: rates 8e-4 and 8e-3 (`--mode fitted`)",

@@ -13,7 +13,9 @@ from pathlib import Path
 import make_child
 import numpy as np
 import pytest
-from label_server import CHILDREN, Server, bundle_run, scan, started, write
+import torch
+from label_server import CHILDREN, NEW, Server, bundle_run, scan, started, write
+from scripts.networks import UNetBackbone
 
 
 @pytest.fixture(scope="package")
@@ -36,10 +38,11 @@ def studies(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="package")
 def children(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two children, each trained on its data set until it has learned the task."""
+    """Two children, each trained on its data set until it has learned the task, and one on a backbone alone."""
     made = {}
     out = tmp_path_factory.mktemp("children")
-    for name, numbers in CHILDREN.items():
+    torch.save(UNetBackbone(features=(8, 16)).state_dict(), out / "backbone.pt")
+    for name, numbers in {**CHILDREN, NEW: CHILDREN["plain_mr_segmentation"]}.items():
         data = tmp_path_factory.mktemp("data")
         codes = np.zeros(3, np.uint8)
         for code, number in numbers.items():
@@ -54,8 +57,11 @@ def children(label_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         description = {"modality": {"0": "MRI"}, "labels": {"0": "background", **structures}, "training": entries}
         (data / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
         arguments = [str(data), name, "--out", str(out), "--features", "8", "16", "--patch_size", "32", "32", "32"]
+        arguments += ["--start", str(out / "backbone.pt")] if name == NEW else []
         assert make_child.main(arguments) == 0
         made[name] = out / name
+        if name == NEW:
+            continue
         few = {"epochs": 8, "epoch_length": 20, "warmup_steps": 0, "mode": "scratch"}
         few |= {"learning_rate": 0.01, "head_learning_rate": 0.01}
         runs = tmp_path_factory.mktemp("run")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 import torch
-from label_server import CHILDREN, Server, bundle_run, scan
+from label_server import CHILDREN, NEW, Server, bundle_run, scan
 
 PLAIN, CODED = CHILDREN
 
@@ -29,7 +29,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_both_are_listed_with_their_labels(server: Server) -> None:
     models = server.call("GET", "/info/").json()["models"]
-    assert set(models) == set(CHILDREN)
+    assert set(models) == {*CHILDREN, NEW}
     assert models[PLAIN]["type"] == models[CODED]["type"] == "segmentation"
     assert models[PLAIN]["labels"] == models[CODED]["labels"] == {"core": 1, "shell": 2}
     assert models[PLAIN]["version"] == "0.1.0"
@@ -96,6 +96,17 @@ def test_labels_are_saved_and_trained_on(name: str, server: Server, studies: Pat
     found = volume(server.infer(name, "patient_5"))
     truth = scan(105, found.shape)[1]
     assert min(dice(found == number, truth == number) for number in (1, 2)) > 0.5  # half of what it was taught is wrong
+
+
+def test_a_new_child_begins_with_a_fitted_layer(server: Server) -> None:
+    """Its first training fits the layer that has learned nothing, the second goes on with it."""
+    assert not volume(server.infer(NEW, "patient_5")).any()
+    for fitted in (True, False):
+        before = len(server.log.read_text())
+        server.train(NEW)
+        assert ("last layer: fitted to" in server.log.read_text()[before:]) == fitted
+    state = torch.load(server.models / NEW / "models" / "model.pt", weights_only=True)
+    assert state["head.weight"].any()
 
 
 def test_labels_mean_the_same_whatever_the_codes(server: Server) -> None:

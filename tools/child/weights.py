@@ -15,24 +15,25 @@ PRETRAINED = Path(__file__).resolve().parents[2] / "bundle" / "models" / "model.
 """The parent's weights."""
 
 
-def write_start(folder: Path, model: Path, seed: int = 0) -> None:
+def write_start(folder: Path, model: Path) -> None:
     """
-    Write ``models/model.pt``, which fills the network of ``inference.json`` exactly.
+    Write ``models/model.pt``, which fills the network of ``train.json`` exactly. Its last layer is 0 everywhere: it
+    finds nothing, and a server's first training fits it.
 
     Args:
         folder: of the bundle.
         model: ``model.pt`` of a pre-training.
-        seed: of the last layer.
 
     Raises:
         InputError: when the weights do not cover the backbone.
     """
     parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser.read_config(str(folder / "configs" / "train.json"))
     parser["bundle_root"] = str(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = parser.get_parsed_content("network_def")
+    network = parser.get_parsed_content("network_def")
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.zero_()
     try:
         weights = find_weights(load_file(model), network.backbone.state_dict(), model)
         load_weights(network.backbone, one_channel_repeated(weights, network.backbone), model)

@@ -12,7 +12,7 @@ from .classification_cases import (
 )
 from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, scores
 from .classification_scores import ClassificationScores, Predictions, write_rows
-from .linear_layer import fit_head, fit_linear_layer
+from .linear_layer import FitLastLayer, fit_head, fit_linear_layer
 from .networks import (
     ClassificationNetwork,
     SegmentationNetwork,
@@ -30,6 +30,7 @@ __all__ = [
     "AtlasReader",
     "ClassificationNetwork",
     "ClassificationScores",
+    "FitLastLayer",
     "LeaveOpenInferer",
     "MeanAUC",
     "Predictions",

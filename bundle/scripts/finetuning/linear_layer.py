@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -153,3 +154,31 @@ def fit_head(
     network.train(training)
     if show:
         print(f"last layer: fitted to {len(features)} patches of the training set", flush=True)
+
+
+class FitLastLayer:
+    """
+    Fits the last layer of a segmentation when its training starts, see :func:`fit_head`.
+
+    Args:
+        network: whose head is fitted.
+        dataset: the training set.
+        scans: see :func:`fit_head`.
+        seed: of the draws.
+        only_new: leave a layer that has learned something as it is; one of zeros, with which ``make child`` begins, has
+            not. So a server's first training begins with a fitted layer, and the next ones go on.
+    """
+
+    def __init__(
+        self, network: SegmentationNetwork, dataset: Dataset, scans: int, seed: int = 0, only_new: bool = False
+    ) -> None:
+        self.network, self.dataset, self.scans, self.seed, self.only_new = network, dataset, scans, seed, only_new
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer, after what loads weights and before what validates them."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Any = None) -> None:
+        head = cast(nn.Conv3d, self.network.head)
+        if not self.only_new or not head.weight.any():
+            fit_head(self.network, self.dataset, scans=self.scans, seed=self.seed)

@@ -52,7 +52,7 @@ class SegmentationNetwork(TaskNetwork):
         levels: of the decoder that the convolution reads, from full size down; 1 for f^l alone, as the paper.
     """
 
-    modes: ClassVar = ("finetune", "fitted", "linear", "scratch")
+    modes: ClassVar = ("fitted", "finetune", "linear", "scratch")
     __constants__ = ["levels"]  # for TorchScript, which then compiles one way of the two
 
     def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
@@ -95,7 +95,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
 
     Args:
         network: whose backbone is filled.
-        mode: "finetune", "fitted" or "linear" from pre-trained weights (random ones where there are none), "scratch".
+        mode: "fitted", "finetune" or "linear" from pre-trained weights (random ones where there are none), "scratch".
         path: ``model.pt`` or ``checkpoint.pt`` of a pre-training, or None.
         fresh_levels: levels of the decoder, from full size down, that stay random unless the mode is "linear":
             pre-training has shaped them for its own heads, and they are slow to learn another task (Zhang et al.,
@@ -109,7 +109,8 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     if mode not in network.modes:
         raise InputError(f"mode is one of {', '.join(network.modes)}, not '{mode}'")
     if mode == "scratch" and path:
-        raise InputError("mode 'scratch' starts from random weights: leave --pretrained out, or pass --mode finetune")
+        other = f"or pass --mode {network.modes[0]}"
+        raise InputError(f"mode 'scratch' starts from random weights: leave --pretrained out, {other}")
     levels = len(network.backbone.ups)
     if fresh_levels not in range(levels + 1):
         raise InputError(f"fresh_levels is 0 to {levels}, the levels of the decoder, not {fresh_levels}")

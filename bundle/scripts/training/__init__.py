@@ -8,7 +8,7 @@ from .distributed import any_rank, is_lost_process, local_device, on_first_rank,
 from .handlers import MatchingPicture, ProgressBar, StopAtBrokenLoss
 from .history import History, step_scalars
 from .interruptions import Interruptions
-from .output_folder import prepare_output, write_settings
+from .output_folder import goes_on, prepare_output, write_settings
 from .prepare_batch import PrepareKnownMaps
 from .tracking import Files, check_tracking, complete_tracking
 from .trainer import TermsTrainer
@@ -29,6 +29,7 @@ __all__ = [
     "as_float32",
     "check_tracking",
     "complete_tracking",
+    "goes_on",
     "is_lost_process",
     "keep_copy",
     "kept_copies",

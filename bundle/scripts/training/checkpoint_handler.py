@@ -70,6 +70,7 @@ class TrainingState:
     def attach(self, engine: SupervisedTrainer) -> None:
         """Register with the trainer, after the handlers that validate and step the schedule and the progress bar."""
         engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self.keep_start)
         engine.add_event_handler(Events.STARTED, self.interruptions.listen)
         engine.add_event_handler(Events.EPOCH_STARTED, self.load_metrics)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.before_step)
@@ -110,6 +111,11 @@ class TrainingState:
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = state["best"]
         if get_rank() == 0:
             print(f"resumed from {self.path} after {self._where(engine)}", flush=True)
+
+    def keep_start(self, engine: SupervisedTrainer) -> None:
+        """Write ``model.pt`` where the weights that training begins with were validated; epochs have to be better."""
+        if self.evaluator.state.best_metric_epoch == engine.state.epoch == 0 and get_rank() == 0:
+            save_atomically(self.network.state_dict(), self.model_folder / MODEL)
 
     def _read(self) -> Any:
         try:
@@ -186,9 +192,9 @@ class TrainingState:
         if get_rank() > 0:
             return
         best, path = self.evaluator.state, self.model_folder / MODEL
-        if best.best_metric_epoch > 0:
-            measure = f"{best.key_metric_name} {best.best_metric:.4f}"
-            found = f"best weights, of epoch {best.best_metric_epoch} with {measure}"
+        if best.best_metric_epoch >= 0:
+            when = f"of epoch {best.best_metric_epoch}" if best.best_metric_epoch else "those before the first epoch"
+            found = f"best weights, {when} with {best.key_metric_name} {best.best_metric:.4f}"
         else:
             found = "weights of the last epoch (none was validated, see --val_interval)"
             save_atomically(self.network.state_dict(), path)

@@ -77,6 +77,9 @@ class ModelLoader:
             raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
         weights = find_weights(load_file(self.path), self.network.state_dict(), self.path)
         load_weights(self.network, weights, self.path)
+        head = weights.get("head.weight")
+        if head is not None and not head.any():  # as `make child` writes it
+            print(f"note: the last layer of {self.path} has learned nothing yet, it finds nothing: train it first")
 
 
 def start_from(network: nn.Module, path: str | None) -> None:

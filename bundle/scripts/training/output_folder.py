@@ -39,6 +39,11 @@ def prepare_output(output_dir: str, resume: bool = False, ckpt_dir: str | None =
             raise InputError(f"{name} {folder} already holds a run: pass --resume True to go on, or another --{name}")
 
 
+def goes_on(ckpt_dir: str, resume: bool) -> bool:
+    """Whether a run is taken up: ``--resume True`` where there is none begins one."""
+    return resume and (Path(ckpt_dir) / CHECKPOINT).exists()
+
+
 def by_id(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by the id that the configuration has for each."""
     flat: dict[str, Any] = {}

@@ -73,6 +73,7 @@ def test_the_start_is_the_pretrained_backbone_under_a_new_layer(dataset, tmp_pat
     weights = torch.load(path, weights_only=True)
     assert all(torch.equal(weights[f"backbone.{k}"], v) for k, v in backbone.state_dict().items())
     assert set(weights) - {f"backbone.{k}" for k in backbone.state_dict()} == {"head.weight", "head.bias"}
+    assert not any(weights[f"head.{name}"].any() for name in ("weight", "bias"))
     before = path.read_bytes()
     assert make_child.main([*start, "--features", "4", "8", "--force"]) == 0
     assert path.read_bytes() == before

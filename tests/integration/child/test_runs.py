@@ -94,6 +94,24 @@ def test_a_structure_that_most_maps_lack_is_learned_where_this_is_told(dataset, 
     assert ((found == 3).sum() > 0.3 * (found == 7).sum()) == partial
 
 
+def test_fine_tuning_never_ends_below_the_fitted_layer(bundle, dataset, tmp_path):
+    """By default the layer as it was fitted competes too; ``--resume True`` in a new folder does not leave it out."""
+    torch.save(UNetBackbone(features=(4, 8, 8)).state_dict(), tmp_path / "pretrained.pt")
+    ruinous = {"epochs": 1, "epoch_length": 3, "learning_rate": 30.0, "head_learning_rate": 300.0, "warmup_steps": 0}
+    ruinous |= {"features": [4, 8, 8], "pretrained": tmp_path / "pretrained.pt", "resume": True}
+    done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", **ruinous)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = (float(value) for value in re.findall(r"val_dice: ([0-9.]+)", done.stdout + done.stderr))
+    assert before > after
+    assert f"best weights, those before the first epoch with val_dice {before:.4f}" in done.stdout
+    kept, last = (load_file(tmp_path / "run" / name) for name in ("model.pt", "checkpoint.pt"))
+    assert not torch.equal(kept["head.weight"], last["network"]["head.weight"])
+    done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "run", **ruinous | {"epochs": 2})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "last layer: fitted" not in done.stdout  # it goes on
+    assert torch.equal(load_file(tmp_path / "run" / "model.pt")["head.weight"], kept["head.weight"])
+
+
 def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
     """Half the batch each, with a Dice loss of each patch: that of the whole batch is no mean of its parts'."""
     few = {"mode": "scratch", "epochs": 2, "epoch_length": 3, "loss#batch": False, "dataset_dir": dataset}
@@ -113,7 +131,7 @@ def test_two_processes_train_what_one_trains(bundle, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        ("train", {"mode": "probe"}, "mode is one of finetune, fitted, linear, scratch"),
+        ("train", {"mode": "probe"}, "mode is one of fitted, finetune, linear, scratch"),
         ("train", {"mode": "scratch", "pretrained": "x.pt"}, "starts from random weights"),
         ("train", {"num_labelled": 100}, "num_labelled is 100"),
         ("inference", {"image": "missing.nii.gz", "load_pretrain": False}, "missing.nii.gz does not exist"),
@@ -126,6 +144,18 @@ def test_mistakes_get_one_line(bundle, dataset, tmp_path, config, settings, mess
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert message in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_child_that_nobody_trained_says_so(bundle, dataset, tmp_path):
+    torch.save(UNetBackbone(features=(4, 8)).state_dict(), tmp_path / "model.pt")
+    start = [str(dataset), "new_mr_segmentation", "--out", str(tmp_path), "--start", str(tmp_path / "model.pt")]
+    assert make_child.main([*start, "--features", "4", "8"]) == 0
+    image = sorted((dataset / "imagesTr").iterdir())[0]
+    done = run_bundle(tmp_path / "new_mr_segmentation", "inference", image=image, output_dir=tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "has learned nothing yet, it finds nothing: train it first" in done.stdout
+    (written,) = (tmp_path / "out").glob("*.nii.gz")
+    assert not np.asarray(nib.load(written).dataobj).any()
 
 
 def test_copied_out_of_the_clone_it_says_what_to_take(tmp_path):

@@ -81,6 +81,7 @@ class TestSeveralChannels:
         several, one = self.parsed(children[1]), self.parsed(bundle)
         network = several.get_parsed_content("network_def")
         network.load_state_dict(load_file(children[1] / "models" / "model.pt"))
+        torch.nn.init.normal_(network.head.weight)  # it has learned nothing
         single = one.get_parsed_content("network_def")
         torch.manual_seed(0)
         single.backbone.load_state_dict(UNetBackbone(features=(4, 8)).state_dict())  # the one that it started with

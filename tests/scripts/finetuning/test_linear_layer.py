@@ -3,8 +3,9 @@
 
 import pytest
 import torch
+from ignite.engine import Engine
 from scripts.errors import InputError
-from scripts.finetuning import SegmentationNetwork, fit_head, fit_linear_layer
+from scripts.finetuning import FitLastLayer, SegmentationNetwork, fit_head, fit_linear_layer
 from scripts.networks import UNetBackbone
 
 
@@ -119,3 +120,17 @@ class TestFitHead:
         fit_head(first, self.patches(2))
         fit_head(second, [[item] for item in self.patches(2)])
         assert torch.equal(first.head.weight, second.head.weight)
+
+    @pytest.mark.parametrize(
+        ("only_new", "learned", "fitted"), [(False, True, True), (True, True, False), (True, False, True)]
+    )
+    def test_when_a_training_starts(self, only_new, learned, fitted):
+        """A server's training goes on with a layer that has learned something, and fits one of zeros."""
+        network, trainer = self.network(1), Engine(lambda engine, batch: None)
+        if not learned:
+            for parameter in network.head.parameters():
+                torch.nn.init.zeros_(parameter)
+        before = network.head.weight.clone()
+        FitLastLayer(network, self.patches(2), scans=2, only_new=only_new).attach(trainer)
+        trainer.run([0])
+        assert torch.equal(network.head.weight, before) != fitted

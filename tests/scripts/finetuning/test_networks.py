@@ -214,11 +214,13 @@ def test_a_step_moves_the_backbone_unless_linear(linear):
     assert linear == all(torch.equal(a, b) for a, b in zip(before, network.backbone.parameters(), strict=True))
 
 
-def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path):
-    """By the template: three levels, nothing random, rates of its own, and all weights move."""
+@pytest.mark.parametrize("default", [True, False])
+def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path, default):
+    """By the template, whose default it is: three levels, nothing random, rates of its own, and all weights move."""
     torch.save(UNetBackbone(features=(4, 8, 8, 16)).state_dict(), tmp_path / "model.pt")
     parser = ConfigParser(json.loads((CHILD / "segmentation" / "train.json").read_text()))
-    parser.update({"classes": [{"name": "a", "codes": [1]}], "features": (4, 8, 8, 16), "mode": "fitted"})
+    parser.update({"classes": [{"name": "a", "codes": [1]}], "features": (4, 8, 8, 16)})
+    parser.update({} if default else {"mode": "fitted"})
     read = {name: parser.get_parsed_content(name) for name in ("fresh_levels", "learning_rate", "head_learning_rate")}
     assert read == {"fresh_levels": 0, "learning_rate": 8e-4, "head_learning_rate": 8e-3}
     network = parser.get_parsed_content("network_def")
@@ -227,11 +229,11 @@ def test_fitted_begins_with_a_fitted_layer_and_all_pretrained_weights(tmp_path):
     pretrained.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     assert same_directions(network.backbone, pretrained)
     assert all(parameter.requires_grad for parameter in network.parameters())
-    (fitted,) = [step for step in parser["run"] if isinstance(step, dict) and step["_target_"].endswith("fit_head")]
+    (fitted,) = [each for each in parser["train"]["handlers"] if each["_target_"].endswith("FitLastLayer")]
     parser.update({"label_server": False, "train": {"dataset": {"data": ["a", "b"]}}})
-    parser.update({"fitting": fitted["_disabled_"], "scans": fitted["scans"]})
-    assert parser.get_parsed_content("fitting") is False
-    assert parser.get_parsed_content("scans") == 2
+    parser.update({"disabled": fitted["_disabled_"], "scans": fitted["scans"], "only_new": fitted["only_new"]})
+    told = {name: parser.get_parsed_content(name) for name in ("disabled", "scans", "only_new")}
+    assert told == {"disabled": False, "scans": 2, "only_new": False}
 
 
 def test_the_probe_is_one_1x1x1_convolution():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from scripts.errors import InputError
-from scripts.training import prepare_output, write_settings
+from scripts.training import goes_on, prepare_output, write_settings
 from scripts.training.checkpoints import CHECKPOINT
 
 
@@ -35,6 +35,13 @@ def test_a_folder_that_holds_a_run(tmp_path, which):
         prepare_output(**folders)
     prepare_output(**folders, resume=True)
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == b"precious"
+
+
+def test_only_a_run_that_is_there_goes_on(tmp_path):
+    assert not goes_on(str(tmp_path), resume=True)
+    (tmp_path / CHECKPOINT).write_bytes(b"")
+    assert goes_on(str(tmp_path), resume=True)
+    assert not goes_on(str(tmp_path), resume=False)
 
 
 def test_settings_of_a_run_stay(tmp_path):
