@@ -110,7 +110,7 @@ def test_fine_tuning_never_ends_below_the_fitted_layer(bundle, dataset, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     assert "last layer: fitted" not in done.stdout  # it goes on
     assert torch.equal(load_file(tmp_path / "run" / "model.pt")["head.weight"], kept["head.weight"])
-    never = ruinous | {"val_interval": 2, "resume": False}  # nothing to compare with: the last epoch is kept, not the start
+    never = ruinous | {"val_interval": 2, "resume": False}  # nothing to compare with
     done = run_bundle(bundle, "train", dataset_dir=dataset, output_dir=tmp_path / "never", **never)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "weights of the last epoch (none was validated, see --val_interval)" in done.stdout
