@@ -32,7 +32,7 @@ from comparison.atlases import list_targets, vote
 from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
 from comparison.methods import DEFAULT, Match, make_methods
 from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
-from comparison.scoring import inverse_consistency, score
+from comparison.scoring import MEASURES, inverse_consistency, score
 from comparison.tables import Row, figure, markdown, summarise, title_of
 from evidence.settings import digest
 from scripts.data import read_json
@@ -41,7 +41,6 @@ from scripts.evaluation import common_structures, described_structures, without_
 from scripts.files import write_text
 from scripts.memory import keep_freed_memory
 
-MEASURES = ("dice", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
 PARTIAL = "what a label map does not show was not drawn: pairs are scored on what both show"
 VERSIONS = ("torch", "monai", "picsl_greedy", "antspyx", "convexAdam")
 
@@ -58,7 +57,8 @@ def match_pair(name: str, match: Match, ways: tuple[Pair, Pair], structures: int
             field = match(pair)
         except (RuntimeError, ValueError, InputError) as error:
             print(f"{name} failed at {row['moving']} to {row['fixed']}: {error}", flush=True)
-            rows.append({**row, "dice": 0.0, "failed": 1, "cpu_seconds": time.process_time() - start})
+            failed = {"dice": 0.0, "dice_nearest": 0.0, "failed": 1, "cpu_seconds": time.process_time() - start}
+            rows.append(row | failed)
             continue
         row["cpu_seconds"] = time.process_time() - start
         fields.append(field)

@@ -33,7 +33,7 @@ from scripts.errors import show_one_line
 from scripts.evaluation import described_structures, label_dice
 from scripts.evaluation.report.outlines import edges, label_centre
 from scripts.files import write_atomically
-from scripts.spatial import resample
+from scripts.spatial import resample_labels
 
 LARGEST = 400_000
 """Bytes of the picture."""
@@ -62,9 +62,9 @@ def along_ras(volume: torch.Tensor, affine: torch.Tensor) -> np.ndarray:
 
 
 def carry(match: BundleMatch, atlas: Scan, scan: Scan, seen: bool) -> Carried:
-    """The atlas's labels, nearest neighbour, in the scan's own grid."""
+    """The atlas's labels, as a match writes them, in the scan's own grid."""
     field = match(match.prepare(scan, atlas)).double()
-    found = resample(atlas.label, atlas.affine, field, scan.affine, mode="nearest").float()
+    found = resample_labels(atlas.label, atlas.affine, field, scan.affine).float()
     dice = float(label_dice(found[None], scan.label[None]))
     image, truth, carried = (along_ras(volume, scan.affine) for volume in (scan.image, scan.label, found))
     return Carried(image, truth, carried, dice, seen)

@@ -36,7 +36,7 @@ from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
 from comparison.matched_sets import PLAN, MatchedSet
 from comparison.methods import centres
 from comparison.scans import PARTS, Scan, labelled_scans, read_scan_of
-from comparison.scoring import score
+from comparison.scoring import MEASURES, score
 from comparison.tables import figure as dice_figure
 from comparison.tables import title_of
 from scripts.data import read_json
@@ -46,7 +46,7 @@ from scripts.evaluation import common_structures, described_structures
 from scripts.evaluation.report import label_centre, outline_pictures
 from scripts.networks import Levels
 from scripts.plots import PLANES, plane
-from scripts.spatial import from_level, resample, sample, tissue, to_level, transform_points
+from scripts.spatial import from_level, resample_labels, sample, tissue, to_level, transform_points
 
 STRIDES = {4: "a quarter of the size", 2: "half the size", 1: "full size"}
 
@@ -146,7 +146,7 @@ def compared(place: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     table = place if place.suffix == ".csv" else place / "comparison.csv"
     described = table.with_suffix(".json")
     about = read_json(described) if described.is_file() else {"options": {}, "data": table.stem}
-    numbers = ("dice", "cpu_seconds", "voxels", "failed", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
+    numbers = (*MEASURES, "cpu_seconds", "voxels", "failed")
     rows = [{k: float(v or "nan") if k in numbers else v for k, v in row.items()} for row in read_own(table, "method")]
     if not rows:
         raise InputError(f"{table} has no matches: pass the folder that benchmarks/compare.py has written")
@@ -184,7 +184,7 @@ def draw_pairs(place: Path, data: Path, method: str, options: Mapping[str, Any],
         grey, label = (upright(of, fixed.affine) for of in ((fixed.image - low) / max(high - low, 1e-6), fixed.label))
         spacing = [spacing[axis] for axis in fixed.affine[:3, :3].abs().argmax(dim=1).tolist()]
         for first, field in ((0, centres(pair)), (3, match(pair))):
-            carried = resample(moving.label, moving.affine, field.double(), fixed.affine, mode="nearest")
+            carried = resample_labels(moving.label, moving.affine, field.double(), fixed.affine)
             dice = score(field, fixed, moving, len(structures["names"]))["dice"]
             pictures = outline_pictures(
                 grey.clip(0, 1), label, upright(carried, fixed.affine), spacing, 300, label_centre(label)

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import torch
-from scripts.evaluation import structure_quality
+from scripts.evaluation import label_dice, structure_quality
 from scripts.spatial import (
     WorldMatch,
     resample,
+    resample_labels,
     sample,
     sampling_positions,
     scanner_jacobian_determinant,
@@ -16,6 +17,8 @@ from scripts.spatial import (
 )
 
 from .scans import Scan
+
+MEASURES = ("dice", "dice_nearest", "hd95", "folded", "log_jacobian_std", "inverse_consistency")
 
 
 def score(field: torch.Tensor, fixed: Scan, moving: Scan, structures: int) -> dict[str, float]:
@@ -25,19 +28,21 @@ def score(field: torch.Tensor, fixed: Scan, moving: Scan, structures: int) -> di
     Args:
         field: ``phi(x) - x`` at the fixed scan's own voxels, ``(3, D, H, W)`` in millimetres RAS.
         fixed: the fixed scan.
-        moving: the moving scan, whose labels are carried over by nearest neighbour.
+        moving: the moving scan, whose labels are carried over as a match writes them.
         structures: their number.
 
     Returns:
-        ``dice`` and ``hd95`` (mm), means over the structures found in either (``hd95``: in both); ``folded``, percent
-        of the voxels; ``log_jacobian_std``.
+        ``dice`` and ``hd95`` (mm), means over the structures found in either (``hd95``: in both); ``dice_nearest``,
+        of labels carried by nearest neighbour; ``folded``, percent of the voxels; ``log_jacobian_std``.
     """
-    carried = resample(moving.label, moving.affine, field.double(), fixed.affine, mode="nearest")
+    where = (moving.label, moving.affine, field.double(), fixed.affine)
+    carried, nearest = resample_labels(*where), resample(*where, mode="nearest")
     spacing = fixed.affine[:3, :3].norm(dim=0).tolist()
     dice, distance = structure_quality(carried[None].float(), fixed.label[None], structures, spacing)
     determinant = scanner_jacobian_determinant(field.double(), fixed.affine)
     return {
         "dice": float(dice.nanmean()),
+        "dice_nearest": float(label_dice(nearest[None], fixed.label[None])),
         "hd95": float(distance.nanmean()),
         "folded": 100 * float((determinant <= 0).double().mean()),
         "log_jacobian_std": float(determinant.clamp(min=1e-3).log().std()),

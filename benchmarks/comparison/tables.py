@@ -19,6 +19,7 @@ MARKERS = "osD^vP*X<>"
 COLUMNS = {
     "dice": ("Dice", ".3f"),
     "dice_5th": ("5th percentile", ".3f"),
+    "dice_nearest": ("by nearest neighbour", ".3f"),
     "hd95": ("HD95, mm", ".2f"),
     "folded": ("folded, %", ".3f"),
     "log_jacobian_std": ("SD of log Jacobian", ".3f"),
@@ -58,12 +59,12 @@ def markdown(found: Mapping[str, Mapping[str, float]]) -> str:
     shown = [
         name
         for name in COLUMNS
-        if any(not np.isnan(row[name]) for row in found.values())
+        if any(not np.isnan(row.get(name, np.nan)) for row in found.values())
         and (name != "failed" or any(row[name] for row in found.values()))
     ]
     lines = [f"| | {' | '.join(COLUMNS[name][0] for name in shown)} |", f"|---|{'---|' * len(shown)}"]
     for method, row in found.items():
-        cells = ["" if np.isnan(row[name]) else format(row[name], COLUMNS[name][1]) for name in shown]
+        cells = ["" if np.isnan(row.get(name, np.nan)) else format(row[name], COLUMNS[name][1]) for name in shown]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

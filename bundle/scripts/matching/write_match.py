@@ -14,6 +14,7 @@ from ..data.labels import label_type
 from ..data.writing import geometry_of, write_displacement, write_nifti
 from ..errors import InputError
 from ..spatial.displacement import inside_volume
+from ..spatial.label_sampling import resample_labels
 from ..spatial.scanner_space import WorldMatch, resample, sampling_positions, scanner_jacobian_determinant
 from ..spatial.warp import sample
 from .match_table import Trusted, add_row, measure, point_out, scan_path
@@ -43,10 +44,10 @@ class WriteMatch:
     Postprocessing step of the matching evaluator: writes each pair to ``<output_dir>/<moving>_to_<fixed>/``, its
     ``result``.
 
-    ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map (nearest) where it has one;
-    ``probabilities.nii.gz`` one volume a label code, the codes in ``probabilities.txt``; ``displacement.nii.gz`` see
-    :func:`~scripts.data.write_displacement`; ``affine.txt`` the affine part, 4x4, millimetres RAS, fixed to moving
-    space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
+    ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map where it has one, see
+    :func:`~scripts.spatial.sample_labels`; ``probabilities.nii.gz`` one volume a label code, the codes in
+    ``probabilities.txt``; ``displacement.nii.gz`` see :func:`~scripts.data.write_displacement`; ``affine.txt`` the
+    affine part, 4x4, millimetres RAS, fixed to moving space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
     the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`; a
     match that a person should look at is named on the screen too. Landmarks of a pair are carried along, see
     :func:`~scripts.matching.points.carry_points`.
@@ -95,9 +96,7 @@ class WriteMatch:
             label = data["original_label"]
             where = (label.affine[0], displacement, grid)
             if "label" in self.outputs:
-                codes, numbers = torch.unique(label_codes(label), return_inverse=True)
-                codes, numbers = torch.cat([codes.new_zeros(1), codes]), numbers + 1  # outside is background
-                codes = codes[resample(numbers.float(), *where, mode="nearest")[0].long()]
+                codes = resample_labels(label_codes(label), *where)[0]
                 write_nifti(codes.numpy().astype(label_type(codes)), affine, folder / "warped_label.nii.gz", like)
             if "probabilities" in self.outputs:
                 codes = torch.unique(label_codes(label))

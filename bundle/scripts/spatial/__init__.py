@@ -3,6 +3,7 @@
 
 from .displacement import in_affine_frame, inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
+from .label_sampling import resample_labels, sample_labels
 from .level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
 from .robust_affine import AffineFit, robust_affine
 from .scanner_space import (
@@ -53,8 +54,10 @@ __all__ = [
     "linear_matrix",
     "on_level",
     "resample",
+    "resample_labels",
     "robust_affine",
     "sample",
+    "sample_labels",
     "sampling_positions",
     "scanner_jacobian_determinant",
     "tissue",
