@@ -47,10 +47,10 @@ class WriteMatch:
     ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map where it has one, see
     :func:`~scripts.spatial.sample_labels`; ``probabilities.nii.gz`` one volume a label code, the codes in
     ``probabilities.txt``; ``displacement.nii.gz`` see :func:`~scripts.data.write_displacement`; ``affine.txt`` the
-    affine part, 4x4, millimetres RAS, fixed to moving space; ``jacobian.nii.gz`` the determinant map. All in the fixed scan's own grid and geometry. ``matches.csv`` of
-    the folder says of each pair how far its match can be trusted, see :func:`~scripts.matching.match_table.measure`; a
-    match that a person should look at is named on the screen too. Landmarks of a pair are carried along, see
-    :func:`~scripts.matching.points.carry_points`.
+    affine part, 4x4, millimetres RAS, fixed to moving space; ``jacobian.nii.gz`` the determinant map. All in the fixed
+    scan's own grid and geometry. ``matches.csv`` of the folder says of each pair how far its match can be trusted, see
+    :func:`~scripts.matching.match_table.measure`; a match that a person should look at is named on the screen too.
+    Landmarks of a pair are carried along, see :func:`~scripts.matching.points.carry_points`.
 
     Args:
         output_dir: where to.
