@@ -13,7 +13,8 @@ from .scanner_space import sampling_positions
 def sample_labels(label: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """
     The label whose map of zeros and ones, interpolated linearly, is largest: that of most weight among the voxels
-    around a position. Borders so run between the voxels, where the nearest voxel would leave steps of a voxel; a line that is a voxel thin can be lost between voxels.
+    around a position. Borders so run between the voxels, where the nearest voxel would leave steps of a voxel;
+    a line that is a voxel thin can be lost between voxels.
 
     ITK interpolates so too (``LabelImageGenericInterpolateImageFunction``), and ``argmax`` of one interpolated map for
     each label; this takes positions as they are, and as long for a hundred labels as for one.
