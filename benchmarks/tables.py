@@ -178,10 +178,13 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "bundle/docs/README.md": {"matching": matching_card},
     "docs/evidence.md": {
         "evidence": evidence,
-        "few labels": lambda: few_labels(RESULTS),
+        "few labels": lambda: few_labels(RESULTS / "few_labels.csv", "people held back"),
         "purity": lambda: purity(RESULTS),
         "across": lambda: across(RESULTS),
         "whole scans": whole_scans,
+    },
+    "docs/choices.md": {
+        "few labels, for the choice": lambda: few_labels(RESULTS / "few_labels_choosing.csv", "choosing people"),
     },
     "docs/comparison.md": {
         name.replace("_", " "): kept(f"comparison_held_back_{name}")

@@ -14,7 +14,6 @@ from .plan import Unit
 from .results import Value
 from .table import paired_p, table
 
-PARTS = {"few_labels_choosing.csv": "training subjects, for the choice", "few_labels.csv": "people held back"}
 SETS = {
     "ixi_brain": "heads",
     "ixi_brain, 3 mm": "heads, 3 mm",
@@ -51,34 +50,33 @@ def dice_of(found: Mapping[Unit, list[Value]], arm: str) -> dict[tuple[str, str,
     return values
 
 
-def few_labels(folder: Path) -> str:
+def few_labels(path: Path, subjects: str) -> str:
     """
-    Ways to use a few labels, Dice on training subjects (choices) and on those held back.
+    Ways to use a few labels, the Dice of each.
 
     Args:
-        folder: of the results.
+        path: of the results.
+        subjects: whose they are, for the heads of the tables.
     """
+    found = results.read(path)
+    values = {arm: dice_of(found, arm) for arm in ARMS}
+    measured = {key for of in values.values() for key in of}
     said = []
-    for name, part in PARTS.items():
-        found = results.read(folder / name)
-        values = {arm: dice_of(found, arm) for arm in ARMS}
-        measured = {key for of in values.values() for key in of}
-        for data, where in SETS.items():
-            counts = [n for n in ("1", "3", "5", "10") if any((way, data, n) in measured for way in WAYS)]
-            lines = []
-            for measure, what in WAYS.items():
-                for arm, weights in ARMS.items():
-                    cells = []
-                    for count in counts:
-                        own = values[arm].get((measure, data, count), {})
-                        p = paired_p(own, values["random"].get((measure, data, count), {}))
-                        mark = " *" if arm != "random" and p < 0.05 else ""
-                        cells.append(f"{np.mean(list(own.values())):.3f}{mark}" if own else "")
-                    if any(cells):
-                        lines.append([what + weights, *cells])
-            if lines:
-                heads = [f"{where}, Dice, {part}: labelled", *counts]
-                said.append(table(heads, lines))
+    for data, where in SETS.items():
+        counts = [n for n in ("1", "3", "5", "10") if any((way, data, n) in measured for way in WAYS)]
+        lines = []
+        for measure, what in WAYS.items():
+            for arm, weights in ARMS.items():
+                cells = []
+                for count in counts:
+                    own = values[arm].get((measure, data, count), {})
+                    p = paired_p(own, values["random"].get((measure, data, count), {}))
+                    mark = " *" if arm != "random" and p < 0.05 else ""
+                    cells.append(f"{np.mean(list(own.values())):.3f}{mark}" if own else "")
+                if any(cells):
+                    lines.append([what + weights, *cells])
+        if lines:
+            said.append(table([f"{where}, Dice, {subjects}: labelled", *counts], lines))
     if not said:
         return "Not run yet."
     tests = "\n\n`*`: p < 0.05 against random weights used alike, paired by subject."

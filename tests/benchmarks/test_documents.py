@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import documents
 import pytest
@@ -30,6 +32,25 @@ def test_every_picture_of_the_documents_is_shown():
     shown = "".join(path.read_text(encoding="utf-8") for path in pages)
     left = [path.name for path in documents.REPOSITORY.glob("docs/pictures/*") if f"pictures/{path.name}" not in shown]
     assert not left
+
+
+def _anchors(page: Path) -> set[str]:
+    """As GitHub names the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    """To a file of the repository, and to a heading of it where it names one."""
+    pages = [*documents.REPOSITORY.glob("*.md"), *documents.REPOSITORY.glob("docs/*.md")]
+    lost = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            if not re.match(r"\w+:", link) and (not target.exists() or (anchor and anchor not in _anchors(target))):
+                lost.append(f"{page.name}: {link}")
+    assert not lost
 
 
 def test_pictures_of_numbers_need_no_scans(tmp_path, monkeypatch, capsys):

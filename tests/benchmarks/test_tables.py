@@ -34,10 +34,11 @@ def test_a_document_without_a_place_is_named(tmp_path, monkeypatch):
 
 
 def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
-    """What was not run is left out or empty; the choice is told apart from what was held back."""
+    """What was not run is left out or empty."""
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     assert tables.evidence() == "None of the arms was run yet."
-    assert tables.few_labels(tmp_path) == "Not run yet."
+    choosing = tmp_path / "few_labels_choosing.csv"
+    assert tables.few_labels(choosing, "choosing people") == "Not run yet."
     unit = Unit("ixi_brain", "random", "0", "ixi_brain", "levels_probe", "1")
     results.append(tmp_path / "evidence.csv", unit, [Value("dice", "x", 0.25), Value("dice", "y", 0.75)])
     found = tables.evidence()
@@ -52,12 +53,10 @@ def test_arms_and_ways_that_were_run_are_shown(tmp_path, monkeypatch):
     assert "| `random` | 1 | 0.500 | 5.1 | 0.500 | 40 |" in found
     cases = [Value("dice", str(case), 0.5 + 0.01 * case) for case in range(8)]
     scratch = unit._replace(measure="fine_tuning_gentle")
-    results.append(tmp_path / "few_labels_choosing.csv", scratch, cases)
+    results.append(choosing, scratch, cases)
     better = [case._replace(value=case.value + 0.1) for case in cases]
-    results.append(tmp_path / "few_labels_choosing.csv", scratch._replace(arm="shipped"), better)
-    found = tables.few_labels(tmp_path)
-    assert "training subjects" in found
-    assert "held back" not in found
-    assert "| heads, Dice, training subjects, for the choice: labelled | 1 |" in found
+    results.append(choosing, scratch._replace(arm="shipped"), better)
+    found = tables.few_labels(choosing, "choosing people")
+    assert "| heads, Dice, choosing people: labelled | 1 |" in found
     assert "| 0.535 |" in found
     assert "| 0.635 * |" in found

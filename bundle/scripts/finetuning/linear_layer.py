@@ -39,7 +39,7 @@ def fit_linear_layer(
     whatever the weights (heads, 12 structures, one labelled scan: Dice 0.47 to 0.52 in place of 0.57).
 
     The features are standardised for the fit alone; the layer returned takes them as they are. What it is fitted to
-    decides, see ``docs/evidence.md`` of the repository: by 8000 voxels of each scan and 40 iterations the same features
+    decides, see ``docs/choices.md`` of the repository: by 8000 voxels of each scan and 40 iterations the same features
     seem to know far less.
 
     Args:

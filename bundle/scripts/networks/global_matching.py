@@ -83,7 +83,7 @@ class GlobalMatchingHead(nn.Module):
         near: how far these may lie from the best one, in voxels.
         reach: within which a position must be found back, in voxels.
         scale: see :func:`~scripts.spatial.robust_affine`. What others, and others of ``near``, give stands
-            in ``docs/comparison.md`` of the repository.
+            in ``docs/choices.md`` of the repository.
         threshold: see :func:`~scripts.spatial.tissue`.
         spatial_dims: 2 or 3.
         temperature: of the softmax, at the start.
