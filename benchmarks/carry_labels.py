@@ -5,7 +5,7 @@ Dice of labels carried from several atlases: ``python benchmarks/carry_labels.py
 
 DATA is the folder of the set, with its ``dataset.json``. Plain vote, vote weighted by local agreement, and with the
 linear layer too, by the shipped weights, for 1, 3 and 7 atlases (the same matches in all). The scans are of subjects
-that a training with seed 0 holds back, the atlases of the others, which the weights have seen without labels.
+that the weights were not trained on, the atlases of the others, which they have seen without labels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.data import find_scans, split_subjects
+from scripts.data import find_scans, seen_scans
 from scripts.errors import InputError, show_one_line
 from scripts.finetuning import AtlasReader
 from scripts.matching.label_vote import CarriedLabels, LabelVote
@@ -39,17 +39,20 @@ SETS: dict[str, dict[str, Any]] = {
     "hippocampus": {"pixdim": [1.0, 1.0, 1.0], "spatial_size": [48, 64, 48], "merged": None},
     "ixi_brain": {"pixdim": [4.0, 4.0, 4.0], "spatial_size": [64, 64, 48], "merged": "coarse_labels"},
 }
-SUBJECT = {"hippocampus": lambda path: f"{(int(path[-10:-7]) + 1) // 2:03d}", "ixi_brain": None}
-"""Grids, and how files belong to subjects (``shared/data`` of each set says so)."""
+"""The grid of each, and the entry of its ``dataset.json`` that merges label codes."""
+MODEL = str(BUNDLE / "models" / "model.pt")
+SUBJECT = {"hippocampus": lambda path: (int(path[-10:-7]) + 1) // 2, "ixi_brain": None}
+"""How files belong to subjects, as in ``shipped.json``."""
 ARMS = {"plain vote": ("majority", False), "local agreement": ("similarity", False)}
 ARMS["and the linear layer"] = ("similarity", True)
 
 
 def chosen(name: str, folder: Path, targets: int, atlases: int, out: Path) -> list[list[dict[str, str]]]:
     """Scans to label and atlases, one of a subject, with the label maps that are used."""
-    halves = split_subjects(find_scans(str(folder), SUBJECT[name]), 0.2, 0)
-    first = {scan["subject"]: scan for half in halves for scan in reversed(half)}
-    parts = [sorted({scan["subject"] for scan in half}) for half in reversed(halves)]
+    scans = find_scans(str(folder), SUBJECT[name])
+    seen = {scan["subject"] for scan in seen_scans(scans, MODEL)}
+    first = {scan["subject"]: scan for scan in reversed(scans)}
+    parts = [sorted(first.keys() - seen), sorted(seen)]
     random = np.random.default_rng(0)
     taken = [
         [part[i] for i in random.permutation(len(part))[:n]] for part, n in zip(parts, (targets, atlases), strict=True)
@@ -99,7 +102,7 @@ def main() -> None:
     grid = {key: SETS[args.set][key] for key in ("pixdim", "spatial_size")}
     config.update({"bundle_root": str(BUNDLE), "refine": args.refine, **grid})
     network, inferer, prepare = (config.get_parsed_content(key) for key in ("network", "inferer", "preprocessing"))
-    ModelLoader(network, str(BUNDLE / "models" / "model.pt"))()
+    ModelLoader(network, MODEL)()
     network.eval()
     pairs = [{"moving": atlas["image"], "label": atlas["label"]} for atlas in atlases]
     readers = {count: AtlasReader(network.backbone, pairs[:count], prepare) for count in args.atlases}

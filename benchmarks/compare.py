@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from comparison.atlases import list_targets, vote
 from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
 from comparison.methods import DEFAULT, Match, make_methods
-from comparison.scans import PARTS, labelled_scans, list_pairs_of, read_scan_of
+from comparison.scans import PARTS, count_seen, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import MEASURES, inverse_consistency, score
 from comparison.tables import Row, figure, markdown, summarise, title_of
 from evidence.settings import digest
@@ -142,7 +142,6 @@ def main(arguments: list[str] | None = None) -> None:
     methods = make_methods(given.methods, make, given.refine, given.grid)
     preparing = make(refine=0)
     pairs = list_pairs_of(scans, given.pairs, given.seed)
-    given.out.mkdir(parents=True, exist_ok=True)
     about = {
         "data": given.data.resolve().name,
         "files": digest(given.data, scans),
@@ -155,10 +154,12 @@ def main(arguments: list[str] | None = None) -> None:
         "refine": given.refine,
         "atlases": given.atlases,
         "model": preparing.weights(),
+        "scans": {"all": len(scans), "trained_on": count_seen(scans, given.subjects, preparing.model)},
         "configuration": preparing.configuration(),
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version for name in VERSIONS if (version := version_of(name))},
     }
+    given.out.mkdir(parents=True, exist_ok=True)
     rows = measured(given.out, about)
     if given.atlases:
         targets = list_targets(scans, given.pairs, max(given.atlases), given.seed)

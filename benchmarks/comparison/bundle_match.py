@@ -90,11 +90,14 @@ class BundleMatch:
             self.parser.get_parsed_content("checkpointloader")()
         self.evaluator = self.parser.get_parsed_content("evaluator")
 
+    @property
+    def model(self) -> str | None:
+        """The model's file; None where it is untrained."""
+        return str(self.parser.get_parsed_content("model")) if self.parser.get_parsed_content("load_pretrain") else None
+
     def weights(self) -> str | None:
         """SHA-256 of the model's file; None where it is untrained."""
-        if not self.parser.get_parsed_content("load_pretrain"):
-            return None
-        return hashlib.sha256(Path(self.parser.get_parsed_content("model")).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(self.model).read_bytes()).hexdigest() if self.model else None
 
     def configuration(self) -> str:
         """SHA-256 of the configuration files: matches by others are not put beside those of this one."""

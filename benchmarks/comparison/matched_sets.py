@@ -18,7 +18,7 @@ from scripts.data import read_json
 from scripts.files import write_text
 
 from .bundle_match import BUNDLE, BundleMatch, options_of
-from .scans import PARTS, Scan, labelled_scans, list_pairs_of, read_scan_of
+from .scans import PARTS, Scan, count_seen, labelled_scans, list_pairs_of, read_scan_of
 
 PLAN = BUNDLE.parent / "benchmarks" / "robustness.json"
 
@@ -76,7 +76,9 @@ class MatchedSet:
         key = ConfigParser({"key": described["subject_key"]}).get_parsed_content("key")
         ids = {**described["options"], "finest": 1, **options}
         match = BundleMatch([str(BUNDLE / "configs" / "inference.json")], ids)
-        return cls(name, match, labelled_scans(data / described["folder"], key, part))
+        scans = labelled_scans(data / described["folder"], key, part)
+        count_seen(scans, part, match.model)
+        return cls(name, match, scans)
 
     def pairs(self, count: int, groups: Sequence[Sequence[int]] = ()) -> list[tuple[Scan, Scan]]:
         """So many pairs of different subjects, read; ``groups`` of label codes make up structures."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scripts.data import LoadScand, find_scans, split_subjects
+from scripts.data import LoadScand, find_scans, seen_scans, split_subjects
 from scripts.errors import InputError
 from scripts.evaluation import list_distinct_pairs, number_structures
 
@@ -61,6 +61,30 @@ def labelled_scans(folder: Path, subject_key: Any, part: str) -> list[dict[str, 
     if len(chosen) < 2:
         raise InputError(f"{folder} has {len(chosen)} subject(s) with label maps in the part '{part}': two are needed")
     return [scan for scan in scans if scan["subject"] in chosen]
+
+
+def count_seen(scans: Sequence[dict[str, Any]], part: str, model: str | None) -> int:
+    """
+    How many scans are of subjects that a model was trained on, without their labels, which is said on the screen.
+
+    Args:
+        scans: of the part.
+        part: see :func:`labelled_scans`.
+        model: its weights; None for an untrained network.
+
+    Raises:
+        InputError: where scans of the part "held_back" are among them.
+    """
+    seen = seen_scans(scans, model)
+    count = f"{model} was trained on {len(seen)} of the {len(scans)} scans"
+    if seen and part == "held_back":
+        raise InputError(
+            f"{count} that seed 0 holds back, as {seen[0]['image']}: pass the --subject_key of its training; one "
+            "with another seed or on other folders held back others: --subjects all measures on all of them"
+        )
+    if seen and part == "all":
+        print(f"note: {count}, without labels: --subjects held_back takes those that seed 0 holds back", flush=True)
+    return len(seen)
 
 
 def list_pairs_of(scans: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[tuple[int, int]]:

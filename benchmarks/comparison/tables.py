@@ -74,6 +74,8 @@ def title_of(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
     matches = len(rows) // len({row["method"] for row in rows})
     known = {"part": "subjects: {}", "structures": "{} structures"}
     said = [text.format(about[key]) for key, text in known.items() if key in about]
+    if seen := about.get("scans", {}).get("trained_on"):
+        said.append(f"{seen} of {about['scans']['all']} scans were trained on, without labels")
     return ", ".join([f"{about['data']}: {matches} matches", *said])
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from comparison.atlases import list_targets
 from comparison.methods import DEFAULT, PACKAGES
-from comparison.scans import Scan, labelled_scans, list_pairs_of, read_scan_of
+from comparison.scans import Scan, count_seen, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import inverse_consistency, on_own_grid, score
-from comparison.tables import markdown, summarise
-from scripts.data import split_subjects
+from comparison.tables import markdown, summarise, title_of
+from scripts.data import fingerprint, split_subjects
 from scripts.errors import InputError
 from scripts.spatial import transform_points, voxel_grid
 from support import write_nifti
@@ -121,6 +121,21 @@ def test_parts_of_the_subjects_do_not_overlap(labelled):
     else:
         with pytest.raises(InputError, match="two are needed"):
             labelled_scans(labelled, None, "choosing")
+
+
+def test_scans_that_the_model_was_trained_on_are_not_held_back(labelled, tmp_path, capsys):
+    """As by a forgotten subject_key; of all scans it is said how many they are."""
+    scans = labelled_scans(labelled, None, "all")
+    (tmp_path / "settings.json").write_text(json.dumps({"trained_on": [fingerprint(scans[2]["image"])]}))
+    model = str(tmp_path / "model.pt")
+    with pytest.raises(InputError, match=rf"trained on 1 of the {len(scans)} .* as {scans[2]['image']}: pass"):
+        count_seen(scans, "held_back", model)
+    assert count_seen(scans, "all", model) == 1
+    assert f"trained on 1 of the {len(scans)} scans, without labels: --subjects held_back" in capsys.readouterr().out
+    assert count_seen(scans, "choosing", model) == 1
+    assert count_seen(scans, "held_back", None) == 0
+    about = {"data": "heads", "scans": {"all": 9, "trained_on": 1}}
+    assert title_of(about, [{"method": "ours"}]) == "heads: 1 matches, 1 of 9 scans were trained on, without labels"
 
 
 def test_pairs_are_of_two_subjects_and_none_comes_twice(labelled):

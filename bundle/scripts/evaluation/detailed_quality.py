@@ -13,7 +13,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from ..losses.local_ncc import LocalNCCLoss
 from ..networks.gvsl import GVSL
 from ..spatial.displacement import jacobian_determinant
-from ..spatial.warp import warp
+from ..spatial.label_sampling import warp_labels
 from .metrics import MatchingQuality
 from .structures import common_structures, number_structures
 
@@ -71,7 +71,7 @@ class DetailedQuality(MatchingQuality):
             result[f"restoration_error_{name}"] = (image - clean).square().flatten(1).mean(dim=1)[:, None]
         if len(labels) == 2:
             fixed, moving = (data[key].to(displacement) for key in labels)
-            result |= self._structures(fixed, {"before": moving, "after": warp(moving, displacement, mode="nearest")})
+            result |= self._structures(fixed, {"before": moving, "after": warp_labels(moving, displacement)})
         return result
 
     def _structures(self, reference: torch.Tensor, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

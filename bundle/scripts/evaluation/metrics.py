@@ -14,7 +14,7 @@ from monai.networks.utils import one_hot
 from ..losses.gvsl_loss import GVSLLoss
 from ..losses.local_ncc import LocalNCCLoss
 from ..spatial.displacement import inside_volume, jacobian_determinant
-from ..spatial.warp import warp
+from ..spatial.label_sampling import warp_labels
 
 
 def label_dice(prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ class MatchingQuality:
             numbered = (numbers[1:] - background).reshape(labels.shape).to(displacement)  # codes may be large
             reference, label = numbered.chunk(2)
             measured["dice_before"] = label_dice(label, reference)
-            measured["dice_after"] = label_dice(warp(label, displacement, mode="nearest"), reference)
+            measured["dice_after"] = label_dice(warp_labels(label, displacement), reference)
         return {**data, **{name: value[:, None] for name, value in measured.items()}}
 
 

@@ -19,7 +19,7 @@ from ..evaluation import (
     sample_features,
 )
 from ..finetuning import SegmentationNetwork
-from ..spatial import warp
+from ..spatial import warp_labels
 from .cases import next_of_another
 
 
@@ -99,6 +99,6 @@ def carry_over(network: nn.Module, items: Sequence[Mapping[str, Any]]) -> dict[s
         if "drawn" in item:
             label, reference = common_structures(label, reference)
         found["before"][item["name"]] = float(label_dice(label, reference))
-        found["after"][item["name"]] = float(label_dice(warp(label, field, mode="nearest"), reference))
+        found["after"][item["name"]] = float(label_dice(warp_labels(label, field), reference))
         found["folded"][item["name"]] = float(folded_percentage(field))
     return found

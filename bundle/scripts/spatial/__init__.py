@@ -3,7 +3,7 @@
 
 from .displacement import in_affine_frame, inside_volume, jacobian_determinant
 from .grid_sample import grid_sample
-from .label_sampling import resample_labels, sample_labels
+from .label_sampling import resample_labels, sample_labels, warp_labels
 from .level_grid import from_level, inverse_on_level, level_positions, on_level, to_level
 from .robust_affine import AffineFit, robust_affine
 from .scanner_space import (
@@ -65,4 +65,5 @@ __all__ = [
     "transform_points",
     "voxel_grid",
     "warp",
+    "warp_labels",
 ]

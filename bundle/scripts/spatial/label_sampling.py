@@ -8,6 +8,7 @@ from itertools import product
 import torch
 
 from .scanner_space import sampling_positions
+from .warp import voxel_grid
 
 
 def sample_labels(label: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -28,6 +29,22 @@ def sample_labels(label: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """
     slabs = [_most_weight(label[0], slab.flatten(1)) for slab in position.split(1, dim=1)]
     return torch.cat(slabs).reshape(1, *position.shape[1:])
+
+
+def warp_labels(label: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """
+    Label maps carried by displacements on their own grid: ``warped(p) = label(p + displacement(p))`` by
+    :func:`sample_labels`.
+
+    Args:
+        label: ``(B, 1, D, H, W)``, whole numbers.
+        displacement: ``(B, N, D, H, W)`` in voxels.
+
+    Returns:
+        ``(B, 1, D, H, W)``, of the type of ``label``.
+    """
+    position = displacement.detach().float() + voxel_grid(displacement.shape[2:], displacement.float())
+    return torch.stack([sample_labels(*pair) for pair in zip(label, position, strict=True)])
 
 
 def resample_labels(

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from scripts.evaluation import label_dice
-from scripts.spatial import resample_labels, sample, sample_labels, voxel_grid
+from scripts.spatial import resample_labels, sample, sample_labels, voxel_grid, warp_labels
 
 SIZE = (9, 8, 7)
 
@@ -44,6 +44,16 @@ def test_label_of_the_largest_interpolated_map(label, position):
     shares = torch.cat([sample((label == code).double()[None], position[None])[0] for code in codes])
     shares[0] += 1 - shares.sum(dim=0)  # beyond the map is background
     assert torch.equal(sample_labels(label, position), codes[shares.argmax(dim=0)][None])
+
+
+def test_warped_labels_are_those_at_the_displaced_voxels(label, position):
+    """Each map of a batch by its own displacement, in the displacement's place of a match."""
+    labels = torch.stack([label, label.flip(1)])
+    displacement = torch.stack([position - places(), torch.zeros_like(position)])
+    found = warp_labels(labels, displacement)
+    assert torch.equal(found[0], sample_labels(label, position.float()))
+    assert torch.equal(found[1], label.flip(1))
+    assert found.dtype == label.dtype
 
 
 def test_beyond_the_map_is_background():

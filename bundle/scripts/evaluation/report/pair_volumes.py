@@ -11,7 +11,7 @@ from monai.data import list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.networks.utils import eval_mode
 
-from ...spatial.warp import warp
+from ...spatial.label_sampling import warp_labels
 from ..structures import number_structures
 
 
@@ -46,6 +46,6 @@ def pair_volumes(
     if groups and "image_label" in data and "moving_label" in data:
         images["fixed_label"] = number_structures(torch.as_tensor(data["image_label"]), groups)
         label = number_structures(torch.as_tensor(data["moving_label"]), groups)
-        images |= {"moving_label": label, "carried_label": warp(label.to(field), field, mode="nearest")}
+        images |= {"moving_label": label, "carried_label": warp_labels(label.to(field), field)}
     volumes = {name: torch.as_tensor(image)[0, 0].detach().float().cpu().numpy() for name, image in images.items()}
     return {**volumes, "displacement": field[0].detach().float().cpu().numpy()}
