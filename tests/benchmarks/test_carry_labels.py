@@ -16,11 +16,11 @@ from support import write_nifti
 def test_scans_of_subjects_that_were_trained_on_are_atlases_alone(tmp_path, monkeypatch):
     """Two files a subject; that one of them was trained on is enough."""
     folder = tmp_path / "set"
-    numbers = range(1, 17)
-    for number in numbers:
+    files = [f"hippocampus_{number:03d}.nii.gz" for number in range(1, 17)]
+    values = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    for number, name in enumerate(files):
         for part in ("imagesTr", "labelsTr"):
-            write_nifti(folder / part / f"hippocampus_{number:03d}.nii.gz", np.uint8(np.arange(64).reshape(4, 4, 4) % 9 + number))
-    files = [f"hippocampus_{number:03d}.nii.gz" for number in numbers]
+            write_nifti(folder / part / name, values % 9 + np.uint8(number))
     training = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in files]
     content = {"name": "set", "modality": {"0": "MR"}, "labels": {"0": "background", "1": "part"}, "training": training}
     (folder / "dataset.json").write_text(json.dumps(content))
