@@ -63,7 +63,7 @@ def few_labels(path: Path, subjects: str) -> str:
     measured = {key for of in values.values() for key in of}
     said = []
     for data, where in SETS.items():
-        counts = [n for n in ("1", "3", "5", "10") if any((way, data, n) in measured for way in WAYS)]
+        counts = [n for n in ("1", "3", "5", "10", "all") if any((way, data, n) in measured for way in WAYS)]
         lines = []
         for measure, what in WAYS.items():
             for arm, weights in ARMS.items():
