@@ -21,6 +21,8 @@ import torch
 from packaging.specifiers import SpecifierSet
 
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+OPTIONAL = ("dynamic_network_architectures", "einops")
+"""Packages that only some networks need."""
 
 
 class InputError(ValueError):
@@ -43,7 +45,8 @@ def user_message(error: BaseException | None) -> str | None:
 
     Returns:
         the message of the first :class:`InputError` of the chain; a line about a disk that takes no more, a process
-        that loads data and was killed, or an option that a component does not have; None otherwise.
+        that loads data and was killed, a package that only some networks need and that is not there, or an option that
+        a component does not have; None otherwise.
     """
     component = ""
     while error is not None:
@@ -67,6 +70,9 @@ def user_message(error: BaseException | None) -> str | None:
                 f"a process that loads data is gone ({how}), most often because memory ran out: lower --num_workers or "
                 "--cache_rate, or (pre-training) keep prepared scans on disk with --cache_dir"
             )
+        missing = re.search(r"(?:No module named|function path:) '(\w+)", str(error))
+        if isinstance(error, ImportError) and missing and missing.group(1) in OPTIONAL:
+            return f"this network needs the package {missing.group(1)}: python -m pip install {missing.group(1)}"
         wrapped = re.match(r"Failed to instantiate component '([^']+)'", str(error))
         component = wrapped.group(1) if wrapped else component
         option = re.search(r"unexpected keyword argument '(\w+)'", str(error))

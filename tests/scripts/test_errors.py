@@ -49,6 +49,22 @@ def test_programming_errors_have_no_message(action):
     assert user_message(raised(action)) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from einops import x (No module named 'einops').",
+        "Cannot locate class or function path: 'dynamic_network_architectures.unet.UNet'.",
+    ],
+)
+def test_a_package_of_some_networks_alone_is_named(text):
+    """As Python says it, and as MONAI does; a module of anything else is a programming error."""
+    error = RuntimeError("Failed to evaluate ConfigExpression")
+    error.__cause__ = ImportError(text)
+    name = "einops" if "einops" in text else "dynamic_network_architectures"
+    assert user_message(error) == f"this network needs the package {name}: python -m pip install {name}"
+    assert user_message(ModuleNotFoundError("No module named 'scirpts.losses'")) is None
+
+
 def test_hook_prints_the_message_alone(restored_process, capsys):
     show_one_line()
     sys.excepthook(InputError, InputError("scan.nii is damaged"), None)
