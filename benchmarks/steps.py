@@ -35,14 +35,17 @@ COUNTS = ("1", "3", "5", "10")
 
 
 def curve(found: Mapping[Unit, Sequence[Value]], arm: str, data: str, count: str) -> dict[int, float]:
-    """Mean Dice by step; empty where this was not measured."""
-    probed, tuned = (
-        [row for unit, rows in found.items() if unit[1:2] + unit[3:] == (arm, data, measure, count) for row in rows]
-        for measure in ("levels_probe", "fine_tuning_converged")
-    )
-    steps = {int(row.case): row.value for row in tuned if row.quantity == "dice_at_step"}
-    layer = [row.value for row in probed if row.quantity == "dice"]
-    return ({0: float(np.nanmean(layer))} if layer and steps else {}) | steps
+    """Mean Dice of all seeds by step; empty where this was not measured."""
+    values: dict[int, list[float]] = {}
+    for unit, rows in found.items():
+        if (unit.arm, unit.data, unit.labelled) != (arm, data, count):
+            continue
+        for row in rows:
+            if unit.measure == "fine_tuning_converged" and row.quantity == "dice_at_step":
+                values.setdefault(int(row.case), []).append(row.value)
+            elif unit.measure == "levels_probe" and row.quantity == "dice":
+                values.setdefault(0, []).append(row.value)
+    return {step: float(np.nanmean(values[step])) for step in sorted(values)} if set(values) - {0} else {}
 
 
 def drawn(found: Mapping[Unit, Sequence[Value]]) -> Figure:
@@ -62,8 +65,7 @@ def drawn(found: Mapping[Unit, Sequence[Value]]) -> Figure:
     for axes, data in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
         for (arm, where, count), values in curves.items():
             if where == data:
-                steps = sorted(values)
-                axes.plot(steps, [values[step] for step in steps], LINES[arm], marker=".", color=colours[count])
+                axes.plot(list(values), list(values.values()), LINES[arm], marker=".", color=colours[count])
         axes.set(title=SETS[data], xlabel="step", ylabel="Dice")
         axes.grid(alpha=0.3)
     labels = [Line2D([], [], color=colour, label=f"{count} labelled") for count, colour in colours.items()]

@@ -52,12 +52,13 @@ def labelled_scans(folder: Path, subject_key: Any, part: str) -> list[dict[str, 
     Raises:
         InputError: for fewer than two subjects.
     """
-    scans = [scan for scan in find_scans(str(folder), subject_key) if "label" in scan]
-    held_back = {scan["subject"] for scan in split_subjects(scans, HELD_BACK, seed=0)[1]} if part != "all" else set()
+    found = find_scans(str(folder), subject_key)
+    held_back = {scan["subject"] for scan in split_subjects(found, HELD_BACK, seed=0)[1]} if part != "all" else set()
+    scans = [scan for scan in found if "label" in scan]
     subjects = list(dict.fromkeys(scan["subject"] for scan in sorted(scans, key=lambda scan: scan["image"])))
     last = set(subjects[int((1 - HELD_BACK) * len(subjects)) :]) - held_back
     parts = {"all": set(subjects), "training": set(subjects) - held_back, "choosing": last, "held_back": held_back}
-    chosen = parts[part]
+    chosen = parts[part] & set(subjects)
     if len(chosen) < 2:
         raise InputError(f"{folder} has {len(chosen)} subject(s) with label maps in the part '{part}': two are needed")
     return [scan for scan in scans if scan["subject"] in chosen]

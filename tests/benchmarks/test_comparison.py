@@ -123,6 +123,20 @@ def test_parts_of_the_subjects_do_not_overlap(labelled):
             labelled_scans(labelled, None, "choosing")
 
 
+def test_scans_without_labels_are_parted_with_the_others(labelled, tmp_path):
+    """A training parts all of a folder's scans: which it holds back must not depend on which have labels."""
+    shutil.copytree(labelled, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    whole = {scan["subject"] for scan in split_subjects(labelled_scans(labelled, None, "all"), 0.2)[1]}
+    drawn = sorted(whole) + [name for name in ("imagesTr/s0.nii.gz", "imagesTr/s5.nii.gz") if name not in whole]
+    for entry in content["training"]:
+        if entry["image"] not in drawn:
+            del entry["label"]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert {scan["subject"] for scan in labelled_scans(tmp_path, None, "held_back")} == whole
+    assert {scan["subject"] for scan in labelled_scans(tmp_path, None, "all")} == set(drawn)
+
+
 def test_scans_that_the_model_was_trained_on_are_not_held_back(labelled, tmp_path, capsys):
     """As by a forgotten subject_key; of all scans it is said how many they are."""
     scans = labelled_scans(labelled, None, "all")
