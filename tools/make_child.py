@@ -15,7 +15,7 @@ from typing import Any
 from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
 from child.modules import write_scripts
-from child.weights import PRETRAINED, write_start
+from child.weights import PRETRAINED, backbone_of, write_start
 from command import Parser, command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,8 +82,12 @@ def configurations(choices: Choices, card: Mapping[str, Any]) -> dict[str, str]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if path.name == "paper.json":
             config.update(choices.description.get("paper", {}))
+            if choices.backbone is not None:  # which has channels of its own
+                del config["features"]
         elif path.name not in OVERLAYS:
             config.update({key: value for key, value in choices.settings.items() if key in config})
+            if choices.backbone is not None and "network_def" in config:
+                config["network_def"]["backbone"] = dict(choices.backbone)
         texts[path.name] = as_text(config)
     if "preparation" in choices.description:
         config = json.loads((CHILD / "preparation" / f"{choices.description['preparation']}.json").read_text("utf-8"))
@@ -145,7 +149,7 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 def _make(args: argparse.Namespace) -> None:
     """Make one bundle and show what was chosen, and why."""
     given = given_settings(args)
-    choices = choose(args.dataset, args.name, given, args.memory)
+    choices = choose(args.dataset, args.name, given, args.memory, args.start and backbone_of(args.start))
     folder = args.out / args.name
     if args.describe:
         folder = DESCRIPTIONS / f"{args.name}.json"

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.bundle import ConfigParser
@@ -16,7 +16,7 @@ from monai.data import DataLoader, Dataset
 from scripts.command_line import as_fire_reads
 from scripts.data import read_json
 from scripts.errors import InputError
-from scripts.finetuning import AtlasReader
+from scripts.finetuning import AtlasReader, Backbone
 from scripts.matching import world_match
 from scripts.networks import GVSL
 from scripts.spatial import WorldMatch
@@ -124,7 +124,7 @@ class BundleMatch:
         pairs = [{"moving": atlas.path, "label": atlas.label_path} for atlas in atlases]
         levels = read_json(BUNDLE / "configs" / "carry.json")["decoder_levels"]
         preprocessing = self.parser.get_parsed_content("preprocessing")
-        return AtlasReader(self.network.backbone, pairs, preprocessing, levels)
+        return AtlasReader(cast(Backbone, self.network.backbone), pairs, preprocessing, levels)
 
     def __call__(self, pair: Pair) -> torch.Tensor:
         """The match, at the fixed scan's own voxels: ``(3, D, H, W)`` in millimetres RAS."""

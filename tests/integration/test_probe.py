@@ -57,6 +57,17 @@ def test_a_folder_of_labelled_scans_gets_a_verdict(probe: Callable, labelled: Pa
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
 
 
+def test_another_network_is_probed(repository: Path, run_bundle: Callable, labelled: Path, tmp_path: Path) -> None:
+    """One of MONAI's, by its overlay; random weights are made as its own were."""
+    files = [str(repository / f"bundle/configs/{name}.json") for name in ("train", "segresnet", "probe")]
+    few = {"load_pretrain": False, "features": [8, 16, 32, 64], "steps": 2, "folds": 2, "most_scans": 5}
+    done = run_bundle(config_file=files, **UNSET, **few, dataset_dir=labelled, output_dir=tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8"))
+    assert found["linear_probe"]["mean"] > 0.3
+    assert found["features"]["weights"] != found["features"]["random"]
+
+
 def test_a_table_is_told_without_labels(probe: Callable, labelled: Path, tmp_path: Path) -> None:
     content = json.loads((labelled / "dataset.json").read_text(encoding="utf-8"))
     content["training"] = [{"image": entry["image"]} for entry in content["training"]]

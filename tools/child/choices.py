@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.bundle import ConfigParser
 from scripts.data import Fingerprint, GridPlan, channel_names, describe_misfit, find_scans, size_for
 from scripts.errors import InputError
 
 from .description import modality, patient_classes, read_description, structures
+from .weights import OWN
 
 FEATURES = (16, 32, 64, 128)
 """Channels of the pre-trained model of this repository, whose weights then fit."""
@@ -42,6 +44,7 @@ class Choices:
         settings: by config id.
         reasons: by config id, why.
         notes: what nobody would want unawares.
+        backbone: in place of the templates' own: ``_target_`` and arguments; None for that.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Choices:
     settings: dict[str, Any]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    backbone: Mapping[str, Any] | None = None
 
     @property
     def task(self) -> str:
@@ -96,6 +100,11 @@ def epoch_length_for(extent: Sequence[float], patch: Sequence[int], cases: int) 
     return max(SHORTEST_EPOCH, 10 * math.ceil(4 * windows * math.ceil(VALIDATION_SHARE * cases) / 3 / 10))
 
 
+def _features(backbone: Mapping[str, Any]) -> list[int]:
+    """Channels of a backbone's levels, see :class:`~scripts.networks.NetworkBackbone`."""
+    return list(ConfigParser({"backbone": dict(backbone)}).get_parsed_content("backbone").features)
+
+
 def _rounded(sizes: Any) -> list[float]:
     """Voxel sizes to a hundredth of a millimetre, finer ones to two digits."""
     return [round(float(size), 2) if size >= 0.1 else float(f"{size:.2g}") for size in sizes]
@@ -105,7 +114,7 @@ def _from_scans(
     fingerprint: Fingerprint, task: str, given: Mapping[str, Any], memory: float | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Voxel size, extent and course of the training, from the scans, by the parent's plan; and why."""
-    scans, features = fingerprint.scans, given.get("features", FEATURES)
+    scans, features = fingerprint.scans, given["features"]
     plan = GridPlan(fingerprint, memory, show=False)
     voxels, extent = plan.voxel, plan.extent
     if task == "classification":
@@ -130,7 +139,13 @@ def _from_scans(
     }
 
 
-def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | None = None) -> Choices:
+def choose(
+    dataset: Path,
+    name: str,
+    given: Mapping[str, Any],
+    memory: float | None = None,
+    start: Mapping[str, Any] | None = None,
+) -> Choices:
     """
     Derive the settings of a child bundle.
 
@@ -140,9 +155,11 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | N
         name: of the bundle.
         given: settings the user insists on, by config id.
         memory: budget of a training, GB, see :class:`~scripts.data.GridPlan`; None for its default.
+        start: the backbone that it begins with, see :func:`~child.weights.backbone_of`; None for the templates' own.
 
     Raises:
-        InputError: for a folder, a description or scans that cannot be used.
+        InputError: for a folder, a description or scans that cannot be used; for scans of several channels and another
+            backbone than the templates'.
     """
     description = read_description(dataset)
     kind, task = modality(description), name.rsplit("_", 1)[1]
@@ -158,6 +175,18 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | N
     }
     settings |= {"intensity": "window" if kind == "CT" else "percentiles", "window": [-1024, 1024]}
     channels = channel_names(description)
+    backbone = None if start is None or start["_target_"] == OWN else start
+    if start is not None:
+        settings["features"] = list(start["features"]) if backbone is None else _features(backbone)
+        reasons["features"] = "those of the weights that it begins with"
+    if backbone is not None and len(channels) > 1:
+        raise InputError(
+            f"the weights to begin with are for images of one channel, and dataset.json names {len(channels)} "
+            f"({', '.join(channels.values())}): begin with those of a UNetBackbone, as bundle/models/model.pt, "
+            "which are repeated"
+        )
+    if backbone is not None and given.get("features", settings["features"]) != settings["features"]:
+        raise InputError(f"the weights to begin with have the features {settings['features']}: leave --features out")
     if task == "segmentation":
         settings["in_channels"] = len(channels)
         reasons["in_channels"] = ", ".join(channels.values())
@@ -179,7 +208,7 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | N
             str(dataset), skip_bad=True, min_subjects=1, channels=len(channels), has_options=False
         )
         fingerprint = Fingerprint([{"image": scan["image"]} for scan in scans])
-        measured, why = _from_scans(fingerprint, task, {**stated, **given}, memory)
+        measured, why = _from_scans(fingerprint, task, {"features": settings["features"], **stated, **given}, memory)
         settings, reasons = {**settings, **measured}, {**reasons, **why}
         seen = {**settings, **stated, **given}
         windows = task == "segmentation"  # they go over the whole scan, however small
@@ -190,4 +219,4 @@ def choose(dataset: Path, name: str, given: Mapping[str, Any], memory: float | N
         settings["rotation"] = [ROTATION if size == max(pixdim) else 0.0 for size in pixdim]
         reasons["rotation"] = "thick slices: augmented by rotations in their plane alone"
     reasons |= {**dict.fromkeys(stated, "as the description says"), **dict.fromkeys(given, "as asked")}
-    return Choices(name, description, {**settings, **stated, **given}, reasons, notes)
+    return Choices(name, description, {**settings, **stated, **given}, reasons, notes, backbone)

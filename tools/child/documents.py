@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import metadata as metadata_of
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from scripts.data import channel_names
+from scripts.errors import OPTIONAL
 
 from .choices import Choices
 
@@ -33,6 +35,7 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
     images = images if len(images) > 1 else ["image"]
     kind = "single-channel" if len(images) == 1 else f"{len(images)}-channel"
     channels = ["background", *names] if segmentation else names
+    network = "A U-Net" if choices.backbone is None else choices.backbone["network"]["_target_"].rpartition(".")[2]
     origin = "fine-tuned" if card.get("trained") else "not yet fine-tuned: the weights are its start"
     output = (
         {"type": "image", "format": "segmentation"} if segmentation else {"type": "probabilities", "format": "classes"}
@@ -42,9 +45,10 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
         "version": card.get("version", "0.1.0"),
         "changelog": card.get("changelog", {"0.1.0": "made from the data set's description"}),
         **{key: parent[key] for key in VERSIONS},
+        "required_packages_version": parent["required_packages_version"] | needed_packages(choices),
         "name": choices.name,
         "task": f"{choices.task.capitalize()} in {choices.modality}: {', '.join(names)}",
-        "description": f"{about(choices)}. A U-Net of geometric visual similarity learning (GVSL), {origin}.",
+        "description": f"{about(choices)}. {network} of geometric visual similarity learning (GVSL), {origin}.",
         "authors": parent["authors"],
         "copyright": parent["copyright"],
         "data_source": str(choices.description.get("reference", "see docs/data_license.txt")),
@@ -82,6 +86,13 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
             },
         },
     }
+
+
+def needed_packages(choices: Choices) -> dict[str, str]:
+    """Packages, with their versions here, that only the network of a child needs."""
+    target = "" if choices.backbone is None else str(choices.backbone["network"]["_target_"])
+    needed = [package for package in OPTIONAL if target.startswith(f"{package}.")]
+    return {package: metadata_of.version(package) for package in needed}
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:

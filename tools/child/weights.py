@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -13,6 +15,33 @@ from scripts.networks import find_weights, load_weights, one_channel_repeated
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "bundle" / "models" / "model.pt"
 """The parent's weights."""
+
+
+OWN = "scripts.networks.UNetBackbone"
+"""The backbone of the templates."""
+
+
+def backbone_of(model: Path) -> dict[str, Any] | None:
+    """
+    The backbone of a pre-training, as the ``settings.json`` beside its weights describes it.
+
+    Args:
+        model: ``model.pt`` of a pre-training.
+
+    Returns:
+        ``_target_`` and arguments; None where nothing describes it.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    settings = model.parent / "settings.json"
+    if not settings.is_file():
+        return None
+    try:
+        network = json.loads(settings.read_text(encoding="utf-8")).get("network_def")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{settings} cannot be read ({error}): bring back what the training wrote") from error
+    return network["backbone"] if isinstance(network, dict) else None
 
 
 def write_start(folder: Path, model: Path) -> None:

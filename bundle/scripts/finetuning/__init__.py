@@ -14,6 +14,7 @@ from .classification_metrics import MeanAUC, by_subject, class_aucs, mean_auc, s
 from .classification_scores import ClassificationScores, Predictions, write_rows
 from .linear_layer import FitLastLayer, fit_head, fit_linear_layer
 from .networks import (
+    Backbone,
     ClassificationNetwork,
     SegmentationNetwork,
     TaskNetwork,
@@ -28,6 +29,7 @@ from .segmentation_scores import SegmentationScores, case_scores
 __all__ = [
     "NO_VALUE",
     "AtlasReader",
+    "Backbone",
     "ClassificationNetwork",
     "ClassificationScores",
     "FitLastLayer",

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from monai.data import list_data_collate
-from torch import nn
 
 from ..errors import check_numbers
 from ..matching.write_match import label_codes, label_probabilities
 from .linear_layer import fit_head
-from .networks import SegmentationNetwork
+from .networks import Backbone, SegmentationNetwork
 
 
 class AtlasReader:
@@ -35,7 +34,7 @@ class AtlasReader:
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         pairs: Sequence[Mapping[str, Any]],
         preprocessing: Callable[[Any], Any],
         levels: int = 3,
@@ -43,7 +42,7 @@ class AtlasReader:
     ) -> None:
         check_numbers({"decoder_levels": levels}, lowest=1, whole=True)
         self.backbone, self.preprocessing, self.partial_labels = backbone, preprocessing, partial_labels
-        self.levels = min(levels, len(backbone.features) - 1) if hasattr(backbone, "decode") else 1  # type: ignore[arg-type]
+        self.levels = min(levels, len(backbone.features) - 1)
         self.atlases = list(dict.fromkeys((str(pair["moving"]), str(pair["label"])) for pair in pairs))
         self.network: SegmentationNetwork | None = None
         self.codes: list[int] = []
@@ -68,7 +67,7 @@ class AtlasReader:
         ]
         shown = [torch.unique(label_codes(item["original_label"])) for item in prepared]
         self.codes = sorted({0, *torch.cat(shown).tolist()})
-        network = SegmentationNetwork(self.backbone, max(2, len(self.codes)), linear=True, levels=self.levels)  # type: ignore[arg-type]
+        network = SegmentationNetwork(self.backbone, max(2, len(self.codes)), linear=True, levels=self.levels)
         network.to(next(self.backbone.parameters()).device)
         items: Any = [
             {"image": torch.as_tensor(item["image"][0]).float(), "label": self._classes(item)} for item in prepared

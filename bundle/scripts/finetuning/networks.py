@@ -14,11 +14,15 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import load_file
+from ..networks.adapters import NetworkBackbone
 from ..networks.backbone import UNetBackbone
 from ..networks.decoder_levels import side_by_side
 from ..networks.find_weights import find_weights
 from ..networks.weight_norms import scale_weights, weight_norms
 from ..networks.weights import load_weights, one_channel_repeated
+
+Backbone = UNetBackbone | NetworkBackbone
+"""Backbones whose decoder's levels can be read."""
 
 
 class TaskNetwork(nn.Module):
@@ -34,10 +38,11 @@ class TaskNetwork(nn.Module):
     modes: ClassVar[tuple[str, ...]] = ("finetune", "linear", "scratch")
     """Ways to begin, see :func:`load_pretrained`."""
 
-    def __init__(self, backbone: UNetBackbone, head: nn.Module, linear: bool) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, linear: bool) -> None:
         super().__init__()
         self.backbone, self.head, self.linear = backbone, head, linear
-        backbone.requires_grad_(not linear)
+        if linear:  # else what is not trained, as the last layer of a network of MONAI's, stays so
+            backbone.requires_grad_(False)
 
 
 class SegmentationNetwork(TaskNetwork):
@@ -55,7 +60,7 @@ class SegmentationNetwork(TaskNetwork):
     modes: ClassVar = ("fitted", "finetune", "linear", "scratch")
     __constants__ = ["levels"]  # for TorchScript, which then compiles one way of the two
 
-    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, linear: bool = False, levels: int = 1) -> None:
         if num_classes < 2:
             raise InputError(f"a segmentation needs background and at least one structure, not {num_classes} classes")
         if levels not in range(1, len(backbone.features)):
@@ -84,8 +89,8 @@ class SegmentationNetwork(TaskNetwork):
         """
         if self.levels == 1:
             return self.backbone(image)[1]
-        decoded = self.backbone.decode(self.backbone.encode(image))[::-1]
-        return side_by_side(decoded[: self.levels], self.backbone.padding(list(image.shape[2:])))
+        decoded = self.backbone.decoder_levels(image)[: self.levels]
+        return side_by_side(decoded, self.backbone.padding(list(image.shape[2:])))
 
 
 def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_levels: int = 0) -> None:
@@ -111,7 +116,7 @@ def load_pretrained(network: TaskNetwork, mode: str, path: str | None, fresh_lev
     if mode == "scratch" and path:
         other = f"or pass --mode {network.modes[0]}"
         raise InputError(f"mode 'scratch' starts from random weights: leave --pretrained out, {other}")
-    levels = len(network.backbone.ups)
+    levels = len(network.backbone.features) - 1
     if fresh_levels not in range(levels + 1):
         raise InputError(f"fresh_levels is 0 to {levels}, the levels of the decoder, not {fresh_levels}")
     if not path:
@@ -160,21 +165,21 @@ def levels_of_model(path: str, features: Sequence[int]) -> int:
     return widths.index(channels) + 1 if channels in widths else 1
 
 
-def last_levels(backbone: UNetBackbone, count: int) -> dict[str, torch.Tensor]:
+def last_levels(backbone: Backbone, count: int) -> dict[str, torch.Tensor]:
     """
     A copy of the weights of the last ``count`` levels of the decoder, those next to full size, under their names in the
     backbone's state dictionary.
     """
-    first = len(backbone.ups) - count
-    weights = [(number, up.state_dict(prefix=f"ups.{number}.")) for number, up in enumerate(backbone.ups)]
-    return {name: w.clone() for number, level in weights if number >= first for name, w in level.items()}
+    weights = backbone.state_dict()
+    return {name: weights[name].clone() for name in backbone.names_of_last_levels(count)}
 
 
 class ClassificationNetwork(TaskNetwork):
     """
     The backbone's encoder, global average pooling of its f^g, and one linear layer (paper, section 4.1).
 
-    The decoder is not used and not trained; its weights stay as they are, so that a backbone is always whole.
+    The decoder is not trained, and that of the bundle's own U-Net not computed; its weights stay as they are, so that a
+    backbone is always whole.
 
     Args:
         backbone: image to (f^g, f^l).
@@ -185,11 +190,13 @@ class ClassificationNetwork(TaskNetwork):
         InputError: with fewer than two classes.
     """
 
-    def __init__(self, backbone: UNetBackbone, num_classes: int, linear: bool = False) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, linear: bool = False) -> None:
         if num_classes < 2:
             raise InputError(f"a classification needs two classes or more, not {num_classes}")
+        unused = set(backbone.names_of_last_levels(len(backbone.features) - 1))
         super().__init__(backbone, nn.Linear(backbone.features[-1], num_classes), linear)
-        backbone.ups.requires_grad_(False)
+        for name, weight in backbone.named_parameters():
+            weight.requires_grad_(weight.requires_grad and name not in unused)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """
@@ -199,4 +206,4 @@ class ClassificationNetwork(TaskNetwork):
         Returns:
             logits ``(B, num_classes)``.
         """
-        return self.head(self.backbone.encode(image)[-1].flatten(2).mean(2))
+        return self.head(self.backbone.bottleneck(image).flatten(2).mean(2))

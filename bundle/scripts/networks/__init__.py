@@ -20,7 +20,7 @@ from .local_matching import LocalMatchingHead
 from .matching_head import LocalHead, ZMatchingHead
 from .place_descriptors import LevelDescriptors, decoder_level
 from .pretrained import Embedding, Pretrained
-from .recorded import describe, recorded
+from .recorded import another, describe, recorded
 from .restoration_head import RestorationHead
 from .spatial_transformer import SpatialTransformer
 from .weights import load_weights, one_channel_repeated, present_names, repeat_stem
@@ -49,6 +49,7 @@ __all__ = [
     "UpJoin",
     "ZMatchingHead",
     "after_first",
+    "another",
     "checkpoint_activations",
     "decoder_level",
     "describe",

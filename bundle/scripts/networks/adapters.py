@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
+from monai.networks.utils import eval_mode
 from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
 from .blocks import padding_to_multiple
+from .levels import encoder_and_decoder
 from .pretrained import Pretrained
 from .recorded import recorded
 
@@ -31,7 +33,8 @@ class NetworkBackbone(Pretrained):
             "callable"`` in a configuration), which a run's ``settings.json`` can repeat.
         global_features: name of the layer whose output is f^g, as ``network.named_modules()`` has it.
         local_features: name of the network's last layer, whose input is f^l.
-        levels: names of the layers whose outputs are the features of the other levels.
+        levels: names of the layers whose outputs are the features of the other levels, those of the encoder and then
+            of the decoder, in the order of computation.
         unused: names of further layers on which no feature depends, as those of a deep supervision.
         multiple: of which the network needs each side of an image to be, 2 to the power of its poolings.
         z_score: give the network each image with mean 0 and standard deviation 1, as nnU-Net does.
@@ -82,19 +85,77 @@ class NetworkBackbone(Pretrained):
         Returns:
             f^g and f^l as :meth:`forward` gives them, and the features of the other levels of the padded image.
         """
-        padding = padding_to_multiple(list(image.shape[2:]), self.multiple)
+        features, padding = self._padded(image), self.padding(list(image.shape[2:]))
+        if max(padding) > 0:
+            features[1] = functional.pad(features[1], [-zeros for zeros in padding])
+        return features
+
+    def bottleneck(self, image: torch.Tensor) -> torch.Tensor:
+        """f^g: ``(B, C, D, H, W)`` to ``(B, features[-1], d, h, w)``, of the padded image."""
+        return self._padded(image)[0]
+
+    def decoder_levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The decoder's levels ``(B, features[k], d, h, w)`` of the padded image, full size first."""
+        _, local, *others = self._padded(image)
+        return [local, *encoder_and_decoder(others)[1][::-1]]
+
+    def padding(self, size: list[int]) -> list[int]:
+        """Zeros before and after each axis, last axis first (as ``torch.nn.functional.pad`` takes them)."""
+        return padding_to_multiple(size, self.multiple)
+
+    @property
+    def spatial_dims(self) -> int:
+        """Of the images, by the network's first convolution."""
+        return self._stem().dim() - 2
+
+    @property
+    def in_channels(self) -> int:
+        """Of the images, by the network's first convolution."""
+        return self._stem().shape[1]
+
+    @cached_property
+    def features(self) -> tuple[int, ...]:
+        """Channels of the decoder's levels, from full size down, and of f^g, found on an image of zeros."""
+        image = self._smallest_image()
+        with eval_mode(self.network):
+            return tuple(level.shape[1] for level in (*self.decoder_levels(image), self.bottleneck(image)))
+
+    def names_of_last_levels(self, count: int) -> list[str]:
+        """
+        Names of the weights of the decoder's last levels, those next to full size: no other level depends on them.
+
+        Args:
+            count: of levels.
+        """
+        names, weights = zip(*((name, w) for name, w in self.named_parameters() if w.requires_grad), strict=True)
+        with eval_mode(self.network), torch.enable_grad():
+            bottleneck, local, *others = self._padded(self._smallest_image())
+            encoder, decoder = encoder_and_decoder(others)
+            deeper = (bottleneck, *encoder, *(*decoder, local)[: len(decoder) + 1 - count])
+            total = torch.stack([level.sum() for level in deeper]).sum()
+            gradients = torch.autograd.grad(total, weights, allow_unused=True)
+        return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None] if count else []
+
+    def _smallest_image(self) -> torch.Tensor:
+        """Zeros, two voxels a side at the bottleneck: a normalisation wants more than one."""
+        stem = self._stem()
+        return stem.new_zeros(1, self.in_channels, *[2 * self.multiple] * self.spatial_dims)
+
+    def _stem(self) -> torch.Tensor:
+        """The weights of the network's first convolution: networks are defined from the image on."""
+        return next(weight for weight in self.network.parameters() if weight.dim() > 2)
+
+    def _padded(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The features of all levels of the padded image, see :meth:`levels`."""
         if self.z_score:
             axes = list(range(2, image.dim()))
             deviation = image.std(dim=axes, keepdim=True, correction=0).clamp(min=1e-8)
             image = (image - image.mean(dim=axes, keepdim=True)) / deviation
         try:
-            self.network(functional.pad(image, padding))
-            features = [self._found[name] for name in self.names]
+            self.network(functional.pad(image, self.padding(list(image.shape[2:]))))
+            return [self._found[name] for name in self.names]
         finally:
             self._found.clear()  # else they outlive their gradients
-        if max(padding) > 0:
-            features[1] = functional.pad(features[1], [-zeros for zeros in padding])
-        return features
 
     def _layer(self, name: str) -> nn.Module:
         try:

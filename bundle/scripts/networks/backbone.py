@@ -102,6 +102,22 @@ class UNetBackbone(Pretrained):
             decoded.append(up(decoded[-1], levels[-2 - index]))
         return decoded[1:]
 
+    def bottleneck(self, image: torch.Tensor) -> torch.Tensor:
+        """f^g alone, without the decoder: ``(B, C, D, H, W)`` to ``(B, features[-1], d, h, w)``."""
+        return self.encode(image)[-1]
+
+    def decoder_levels(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The decoder's levels of an image ``(B, C, D, H, W)``, full size first, padded, see :meth:`decode`."""
+        return self.decode(self.encode(image))[::-1]
+
+    @torch.jit.unused
+    def names_of_last_levels(self, count: int) -> list[str]:
+        """Names, in the state dictionary, of the weights of the decoder's last levels, those next to full size."""
+        first = len(self.ups) - count
+        return [
+            f"ups.{level}.{name}" for level, up in enumerate(self.ups) if level >= first for name in up.state_dict()
+        ]
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:

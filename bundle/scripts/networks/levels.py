@@ -10,6 +10,15 @@ import torch
 from torch import nn
 
 
+def encoder_and_decoder(others: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """
+    The levels beside f^g and f^l, in the order of computation, as those of the encoder and those of the decoder: the
+    former have full size once more.
+    """
+    encoder = (len(others) + 1) // 2
+    return tuple(others[:encoder]), tuple(others[encoder:])
+
+
 class Levels(NamedTuple):
     """
     An image and its features, with the batch first everywhere.
@@ -37,8 +46,7 @@ class Levels(NamedTuple):
             image: ``(B, C, D, H, W)``.
         """
         bottleneck, local, *others = getattr(backbone, "levels", backbone)(image)
-        encoder = (len(others) + 1) // 2
-        return cls(image, bottleneck, local, tuple(others[:encoder]), tuple(others[encoder:]))
+        return cls(image, bottleneck, local, *encoder_and_decoder(others))
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Levels:
         """Each tensor replaced by what a function makes of it."""

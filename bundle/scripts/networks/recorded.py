@@ -9,7 +9,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from monai.bundle import ConfigParser
 from torch import nn
+
+from ..errors import InputError
 
 Class = TypeVar("Class", bound=type[nn.Module])
 
@@ -47,6 +50,25 @@ def describe(network: nn.Module, references: Mapping[str, str] | None = None) ->
     except TypeError as error:
         print(f"settings.json leaves the network out ({error}): use its model with the same overlays", flush=True)
         return None
+
+
+def another(network: nn.Module) -> nn.Module:
+    """
+    A network made as a given one was, with weights of its own.
+
+    Args:
+        network: see :func:`describe`.
+
+    Raises:
+        InputError: where a part's class is not recorded.
+    """
+    try:
+        made = _description(network, {})
+    except TypeError as error:
+        raise InputError(
+            f"a second {type(network).__name__} cannot be made ({error}): give its network as segresnet.json does"
+        ) from error
+    return ConfigParser({"network": made}).get_parsed_content("network")
 
 
 def _description(network: nn.Module, references: Mapping[str, str]) -> dict[str, Any]:

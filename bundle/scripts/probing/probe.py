@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ import torch
 from ..errors import InputError, check_numbers
 from ..evaluation import shown_groups, without_nan
 from ..files import write_text
-from ..networks import GVSL, UNetBackbone
+from ..finetuning import Backbone
+from ..networks import GVSL, another
 from .cases import ProbeCases, read_cases
 from .comparison import compare, verdict
 from .feature_probes import carry_over, cluster_measures
@@ -46,7 +47,7 @@ class Probe:
         settings: values of the configuration to be told, ``pixdim`` among them.
 
     Raises:
-        InputError: for a backbone other than :class:`~scripts.networks.UNetBackbone`, or neither labels nor a table.
+        InputError: without labels and without a table.
     """
 
     def __init__(
@@ -68,14 +69,13 @@ class Probe:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         check_numbers({"seed": seed}, whole=True)
-        if not isinstance(network.backbone, UNetBackbone):
-            raise InputError(f"probes read UNetBackbone, not {type(network.backbone).__name__}: pass another --model")
         if not structures["names"] and not scan_level.table:
             raise InputError(
                 "there is nothing to tell: give labels that dataset.json names, or a table of the patients "
                 "(--table FILE --id COLUMN --target COLUMN)"
             )
-        self.network, self.backbone = network.eval(), network.backbone
+        self.network = network.eval()
+        self.backbone = cast(Backbone, network.backbone)
         self.scans, self.transform = list(scans), transform
         self.structures, self.linear, self.fine_tuning, self.scan_level = structures, linear, fine_tuning, scan_level
         self.folder, self.folds, self.most_scans = Path(output_dir), folds, most_scans
@@ -119,12 +119,12 @@ class Probe:
         print(f"written to {self.folder}: probe.json, {page.name}", flush=True)
         return result
 
-    def _random(self, number: int) -> UNetBackbone:
+    def _random(self, number: int) -> Backbone:
         """A backbone like the network's, of random weights."""
         backbone = self.backbone
         with torch.random.fork_rng():
             torch.manual_seed(1000 * self.seed + number)
-            fresh = UNetBackbone(backbone.spatial_dims, backbone.in_channels, backbone.features)
+            fresh = cast(Backbone, another(backbone))
         return fresh.to(next(backbone.parameters()).device).eval()
 
     def _labelled(self, cases: ProbeCases) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,9 +13,8 @@ from torch import nn
 
 from ..errors import check_numbers
 from ..evaluation import label_dice
-from ..finetuning import SegmentationNetwork, fit_head, last_levels, leave_open, score_drawn
+from ..finetuning import Backbone, SegmentationNetwork, fit_head, last_levels, leave_open, score_drawn
 from ..finetuning.linear_layer import VOXELS
-from ..networks import UNetBackbone
 from ..networks.weight_norms import scale_weights, weight_norms
 from ..training.bfloat16 import BFloat16Inferer
 from .cases import next_of_another
@@ -59,7 +58,7 @@ class LinearProbe:
         self.settings, self.levels = {"voxels": voxels, "iterations": iterations}, levels
 
     def __call__(
-        self, backbone: UNetBackbone, learned: Items, tested: Items, structures: int, seed: int = 0
+        self, backbone: Backbone, learned: Items, tested: Items, structures: int, seed: int = 0
     ) -> dict[str, float]:
         """
         Args:
@@ -133,7 +132,7 @@ class FineTuning:
         self.measured = {max(1, round(steps * part / measured)) for part in range(1, measured + 1)}
 
     def __call__(
-        self, start: UNetBackbone, fresh: UNetBackbone, learned: Items, tested: Items, structures: int, seed: int = 0
+        self, start: Backbone, fresh: Backbone, learned: Items, tested: Items, structures: int, seed: int = 0
     ) -> tuple[dict[int, dict[str, float]], list[torch.Tensor]]:
         """
         Args:

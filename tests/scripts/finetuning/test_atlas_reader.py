@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.networks.nets import SegResNet
 from scripts.errors import InputError
 from scripts.finetuning import AtlasReader
-from scripts.networks import UNetBackbone
+from scripts.networks import NetworkBackbone, UNetBackbone
 
 SIZE = (12, 10, 8)
 
@@ -28,15 +31,26 @@ def read(paths: dict) -> dict:
     return {"image": MetaTensor(image, affine=torch.eye(4)), "original_label": MetaTensor(label, affine=torch.eye(4))}
 
 
-def reader(*labels: str, partial_labels: bool = False) -> AtlasReader:
+def unet() -> UNetBackbone:
+    return UNetBackbone(features=(8, 16, 16))
+
+
+def segresnet() -> NetworkBackbone:
+    network = SegResNet(init_filters=8, blocks_down=[1, 1, 1], blocks_up=[1, 1])
+    levels = ["down_layers.0", "down_layers.1", "up_layers.0"]
+    return NetworkBackbone(network, "down_layers.2", "conv_final.2", levels, multiple=4)
+
+
+def reader(*labels: str, backbone: Any = unet, partial_labels: bool = False) -> AtlasReader:
     torch.manual_seed(0)
     pairs = [{"image": f"scan_{n}", "moving": label, "label": label} for n in range(2) for label in labels]
-    return AtlasReader(UNetBackbone(features=(8, 16, 16)), pairs, read, levels=3, partial_labels=partial_labels)
+    return AtlasReader(backbone(), pairs, read, levels=3, partial_labels=partial_labels)
 
 
-def test_it_finds_in_a_scan_what_the_atlases_show(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("backbone", [unet, segresnet])
+def test_it_finds_in_a_scan_what_the_atlases_show(backbone: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Codes are those of the label maps; each atlas is read once, whatever the number of scans; nothing is refitted."""
-    asked = reader("one", "other")
+    asked = reader("one", "other", backbone=backbone)
     item = read({"image": "a new one", "label": "l"})
     for _ in range(2):
         codes, shares = asked(item["image"][None])

@@ -68,7 +68,7 @@ GIVEN["resenc"] = (
     {
         "global_features": "encoder.stages.2",
         "local_features": "decoder.seg_layers.1",
-        "levels": ["encoder.stages.1"],
+        "levels": ["decoder.stages.0"],
         "unused": ["decoder.seg_layers.0"],
         "multiple": 4,
     },
@@ -106,6 +106,28 @@ def test_local_features_are_what_the_last_layer_is_given(backbone: NetworkBackbo
     with torch.no_grad():
         last = backbone.network.get_submodule(backbone.names[1])
         torch.testing.assert_close(last(backbone(image)[1]), backbone.network(image), rtol=0, atol=0)
+
+
+def test_the_decoders_levels_and_what_belongs_to_the_last_one(backbone: NetworkBackbone) -> None:
+    """A level of the decoder that is named, and full size: changed weights of the latter leave the former as it was."""
+    backbone.names = [*backbone.names[:2], backbone.names[0], backbone.names[2]]  # as one of the encoder
+    backbone.eval()
+    image = torch.randn(1, 1, 32, 32, 64)
+    with torch.no_grad():
+        before = backbone.decoder_levels(image)
+        assert backbone.features == (backbone.channels[1], before[1].shape[1], backbone.channels[0])
+        torch.testing.assert_close(before[0], backbone(image)[1])
+        last = backbone.names_of_last_levels(1)
+        assert last
+        for name, value in backbone.named_parameters():
+            if name in last:
+                value.add_(0.5 + torch.rand_like(value))
+        after = backbone.decoder_levels(image)
+    assert torch.equal(after[1], before[1])
+    assert not torch.allclose(after[0], before[0])
+    assert backbone.names_of_last_levels(0) == []
+    assert set(last) < set(backbone.names_of_last_levels(2))
+    assert (backbone.spatial_dims, backbone.in_channels) == (3, 1)
 
 
 def test_copies_do_not_share_what_they_compute(backbone: NetworkBackbone) -> None:

@@ -9,7 +9,8 @@ import json
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from scripts.networks import GVSL, RestorationHead, UNetBackbone, ZMatchingHead, describe
+from scripts.errors import InputError
+from scripts.networks import GVSL, RestorationHead, UNetBackbone, ZMatchingHead, another, describe
 from torch import nn
 
 
@@ -53,3 +54,16 @@ def test_weights_and_copies_are_untouched(config_files):
     assert describe(twin)["backbone"]["features"] == [2, 4]
     assert not any("arguments" in name for name in network.state_dict())
     assert all(isinstance(value, torch.Tensor) for value in network.state_dict().values())
+
+
+def test_another_one_has_weights_of_its_own():
+    backbone = UNetBackbone(in_channels=2, features=(4, 8))
+    torch.manual_seed(1)
+    made = another(backbone)
+    torch.manual_seed(1)
+    same = another(backbone)
+    assert str(made) == str(backbone)
+    assert not torch.equal(made.stem.conv_0.conv.weight, backbone.stem.conv_0.conv.weight)
+    assert torch.equal(made.stem.conv_0.conv.weight, same.stem.conv_0.conv.weight)
+    with pytest.raises(InputError, match=r"a second GVSL cannot be made \(Sequential does not know its arguments\)"):
+        another(GVSL(backbone, ZMatchingHead(None, nn.Sequential()), RestorationHead(4, 1, 8)))
