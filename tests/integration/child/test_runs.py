@@ -96,6 +96,7 @@ def test_a_structure_that_most_maps_lack_is_learned_where_this_is_told(dataset, 
 
 def test_fine_tuning_never_ends_below_the_fitted_layer(bundle, dataset, tmp_path):
     """By default the layer as it was fitted competes too; ``--resume True`` in a new folder does not leave it out."""
+    torch.manual_seed(0)
     torch.save(UNetBackbone(features=(4, 8, 8)).state_dict(), tmp_path / "pretrained.pt")
     ruinous = {"epochs": 1, "epoch_length": 3, "learning_rate": 30.0, "head_learning_rate": 300.0, "warmup_steps": 0}
     ruinous |= {"features": [4, 8, 8], "pretrained": tmp_path / "pretrained.pt", "resume": True}
