@@ -48,12 +48,15 @@ def command(prog: str) -> Callable[[Main], Command]:
     def decorate(main: Main) -> Command:
         @functools.wraps(main)
         def run(argv: Sequence[str] | None = None) -> int:
-            from scripts.errors import InputError  # here: not every command needs what it loads
+            from scripts.errors import InputError, user_message  # here: not every command needs what it loads
 
             try:
                 main(argv)
-            except InputError as error:
-                print(f"{prog}: error: {error}", file=sys.stderr)
+            except (InputError, ImportError) as error:  # the latter of a package that one network needs
+                message = user_message(error)
+                if message is None:
+                    raise
+                print(f"{prog}: error: {message}", file=sys.stderr)
                 return 1
             return 0
 

@@ -17,6 +17,7 @@ from child.documents import data_license, metadata, readme
 from child.modules import write_scripts
 from child.weights import PRETRAINED, backbone_of, write_start
 from command import Parser, command
+from scripts.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHILD = Path(__file__).parent / "child"
@@ -155,7 +156,13 @@ def _make(args: argparse.Namespace) -> None:
         folder = DESCRIPTIONS / f"{args.name}.json"
         folder.write_text(as_text(choices.described(given)), encoding="utf-8")
     else:
-        make_child(choices, folder, args.start)
+        new = not folder.exists()
+        try:
+            make_child(choices, folder, args.start)
+        except InputError:
+            if new:  # else the next attempt would find half a bundle
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     for key, value in choices.settings.items():
         shown = [entry["name"] for entry in value] if key == "classes" else value
         print(f"{key:20}{shown}   ({choices.reasons.get(key, 'from dataset.json')})")

@@ -21,8 +21,8 @@ import torch
 from packaging.specifiers import SpecifierSet
 
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-OPTIONAL = ("dynamic_network_architectures", "einops")
-"""Packages that only some networks need."""
+OPTIONAL = {"dynamic_network_architectures": "ResidualEncoderUNet", "einops": "SwinUNETR"}
+"""Packages that only one network needs, and which."""
 
 
 class InputError(ValueError):

@@ -91,8 +91,7 @@ def metadata(choices: Choices, card: Mapping[str, Any]) -> dict[str, Any]:
 def needed_packages(choices: Choices) -> dict[str, str]:
     """Packages, with their versions here, that only the network of a child needs."""
     target = "" if choices.backbone is None else str(choices.backbone["network"]["_target_"])
-    needed = [package for package in OPTIONAL if target.startswith(f"{package}.")]
-    return {package: metadata_of.version(package) for package in needed}
+    return {package: metadata_of.version(package) for package, name in OPTIONAL.items() if target.endswith(name)}
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:

@@ -67,6 +67,9 @@ def write_start(folder: Path, model: Path) -> None:
         weights = find_weights(load_file(model), network.backbone.state_dict(), model)
         load_weights(network.backbone, one_channel_repeated(weights, network.backbone), model)
     except InputError as error:
-        raise InputError(f"{error} (--features must be those of {model})") from error
+        remedy = f"--features must be those of {model}"
+        if not (model.parent / "settings.json").is_file():
+            remedy += "; of another network than the bundle's U-Net, bring its run's settings.json beside it"
+        raise InputError(f"{error} ({remedy})") from error
     (folder / "models").mkdir(exist_ok=True)
     save_atomically(network.state_dict(), folder / "models" / "model.pt")

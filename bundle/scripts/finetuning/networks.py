@@ -41,8 +41,7 @@ class TaskNetwork(nn.Module):
     def __init__(self, backbone: Backbone, head: nn.Module, linear: bool) -> None:
         super().__init__()
         self.backbone, self.head, self.linear = backbone, head, linear
-        if linear:  # else what is not trained, as the last layer of a network of MONAI's, stays so
-            backbone.requires_grad_(False)
+        backbone.requires_grad_(not linear)
 
 
 class SegmentationNetwork(TaskNetwork):
@@ -193,10 +192,9 @@ class ClassificationNetwork(TaskNetwork):
     def __init__(self, backbone: Backbone, num_classes: int, linear: bool = False) -> None:
         if num_classes < 2:
             raise InputError(f"a classification needs two classes or more, not {num_classes}")
-        unused = set(backbone.names_of_last_levels(len(backbone.features) - 1))
         super().__init__(backbone, nn.Linear(backbone.features[-1], num_classes), linear)
-        for name, weight in backbone.named_parameters():
-            weight.requires_grad_(weight.requires_grad and name not in unused)
+        for name in [] if linear else backbone.names_of_last_levels(len(backbone.features) - 1):
+            backbone.get_parameter(name).requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """

@@ -63,7 +63,17 @@ class NetworkBackbone(Pretrained):
         for name in (global_features, *levels):
             self._layer(name).register_forward_hook(partial(self._keep_output, name))
         self._layer(local_features).register_forward_pre_hook(partial(self._keep_input, local_features))
-        for name in (local_features, *unused):  # else processes that train together would wait for their gradients
+        self.untrained = (local_features, *unused)
+        self._freeze_untrained()
+
+    def requires_grad_(self, requires_grad: bool = True) -> NetworkBackbone:
+        """As every module's, but for the layers on which no feature depends."""
+        super().requires_grad_(requires_grad)
+        self._freeze_untrained()
+        return self
+
+    def _freeze_untrained(self) -> None:
+        for name in self.untrained:  # else processes that train together would wait for their gradients
             self._layer(name).requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,9 +126,9 @@ class NetworkBackbone(Pretrained):
     @cached_property
     def features(self) -> tuple[int, ...]:
         """Channels of the decoder's levels, from full size down, and of f^g, found on an image of zeros."""
-        image = self._smallest_image()
         with eval_mode(self.network):
-            return tuple(level.shape[1] for level in (*self.decoder_levels(image), self.bottleneck(image)))
+            bottleneck, local, *others = self._padded(self._smallest_image())
+        return tuple(level.shape[1] for level in (local, *encoder_and_decoder(others)[1][::-1], bottleneck))
 
     def names_of_last_levels(self, count: int) -> list[str]:
         """

@@ -84,3 +84,4 @@ def test_a_start_of_other_channels_is_refused(dataset, tmp_path, capsys):
     start = [str(dataset), NAME, "--out", str(tmp_path / "out"), "--start", str(tmp_path / "model.pt")]
     assert make_child.main([*start, "--features", "8", "16"]) == 1
     assert "--features must be those of" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out" / NAME).exists()  # so that the same command can be mended

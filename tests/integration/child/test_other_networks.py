@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import pydoc
 import shutil
 from functools import partial
 from pathlib import Path
@@ -110,3 +111,21 @@ def test_settings_that_cannot_be_read(
     given = [str(dataset), "blob_mr_segmentation", "--out", str(tmp_path / "out")]
     assert make_child.main([*given, "--start", str(tmp_path / "model.pt")]) == 1
     assert "settings.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named(
+    dataset: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of nnU-Net's network: one line, before anything is written."""
+    shutil.copy(start, tmp_path / "model.pt")
+    settings = json.loads((start.parent / "settings.json").read_text())
+    network = settings["network_def"]["backbone"]["network"]
+    network["_target_"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    found = pydoc.locate  # as it answers where the package is not installed
+    absent = "dynamic_network_architectures"
+    monkeypatch.setattr("monai.utils.module.locate", lambda path: None if path.startswith(absent) else found(path))
+    given = [str(dataset), "blob_mr_segmentation", "--out", str(tmp_path / "out")]
+    assert make_child.main([*given, "--start", str(tmp_path / "model.pt")]) == 1
+    assert "needs the package dynamic_network_architectures: python -m pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -8,13 +8,28 @@ import pytest
 import torch
 from make_child import CHILD
 from monai.bundle import ConfigParser
+from monai.networks.nets import SegResNet
 from scripts.errors import InputError
-from scripts.finetuning import SegmentationNetwork, levels_of_model, load_pretrained
-from scripts.networks import GVSL, AffineHead, DeformableHead, RestorationHead, UNetBackbone, ZMatchingHead
+from scripts.finetuning import ClassificationNetwork, SegmentationNetwork, levels_of_model, load_pretrained
+from scripts.networks import (
+    GVSL,
+    AffineHead,
+    DeformableHead,
+    NetworkBackbone,
+    RestorationHead,
+    UNetBackbone,
+    ZMatchingHead,
+)
 from scripts.networks.weight_norms import scale_weights, weight_norms
 from scripts.training import ModelLoader
 
 FEATURES = (4, 8)
+
+
+def segresnet():
+    network = SegResNet(init_filters=8, blocks_down=[1, 1, 1], blocks_up=[1, 1])
+    levels = ["down_layers.0", "down_layers.1", "up_layers.0"]
+    return NetworkBackbone(network, "down_layers.2", "conv_final.2", levels, multiple=4)
 
 
 def child(linear=False, features=FEATURES):
@@ -260,3 +275,23 @@ def test_several_channels_begin_with_the_weights_for_one(tmp_path, capsys):
     torch.save(UNetBackbone(3, 2, (4, 8)).state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match="weights for images of 2 channels cannot be used for 4"):
         load_pretrained(network, "finetune", str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("kind", ["unet", "segresnet"])
+def test_a_backbone_that_a_frozen_layer_has_read_is_trained_by_the_next_network(kind):
+    """But for layers on which no feature depends."""
+    backbone = UNetBackbone(features=(4, 8)) if kind == "unet" else segresnet()
+    before = [name for name, value in backbone.named_parameters() if value.requires_grad]
+    SegmentationNetwork(backbone, 3, linear=True)
+    assert not any(value.requires_grad for value in backbone.parameters())
+    SegmentationNetwork(backbone, 3)
+    assert [name for name, value in backbone.named_parameters() if value.requires_grad] == before
+
+
+def test_a_classification_trains_the_encoder_of_another_network():
+    """All that is trained gets a gradient."""
+    network = ClassificationNetwork(segresnet(), 2)
+    network(torch.rand(1, 1, 8, 8, 8)).square().sum().backward()
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert trained == {name for name, value in network.named_parameters() if value.grad is not None}
+    assert any("down_layers" in name for name in trained)
