@@ -51,6 +51,7 @@ def weights_of(model: Path, configs: Sequence[Path], new_norms: bool) -> dict[st
     start_from(network, str(model))
     if new_norms:
         scale_weights(network, norms)
+        print(f"{model}: {len(norms)} convolutions, those before a GroupNorm, have the norms of a new network")
     return dict(network.state_dict())
 
 
@@ -75,6 +76,22 @@ def check_alike(found: Sequence[dict[str, torch.Tensor]], models: Sequence[Path]
             )
 
 
+def mean_of(found: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """
+    Args:
+        found: weights of one network.
+
+    Returns:
+        the mean of each; names of one tensor in the network (a decoder that holds its encoder) share one again, or the
+        file would hold it as often.
+    """
+    means: dict[int, torch.Tensor] = {}
+    for name, value in found[0].items():
+        if value.is_floating_point() and value.data_ptr() not in means:
+            means[value.data_ptr()] = reduce(add, (weights[name] for weights in found)) / len(found)
+    return {name: means.get(value.data_ptr(), value) for name, value in found[0].items()}
+
+
 @command("mean_weights")
 def main(argv: Sequence[str] | None = None) -> None:
     """See ``--help``."""
@@ -94,11 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{args.out} is one of the weights to read, and would be lost: give another --out")
     found = [weights_of(model, args.config_file, args.new_norms) for model in args.models]
     check_alike(found, args.models)
-    mean = {
-        name: reduce(add, (weights[name] for weights in found)) / len(found) if value.is_floating_point() else value
-        for name, value in found[0].items()
-    }
-    save_atomically(mean, args.out)
+    save_atomically(mean_of(found), args.out)
     print(f"the mean of {len(found)}: {args.out}" if len(found) > 1 else f"written to {args.out}")
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from mean_weights import BUNDLE, main
+from mean_weights import BUNDLE, main, mean_of
 from monai.bundle import ConfigParser
 
 
@@ -38,7 +38,21 @@ def test_the_mean_is_of_each_weight(network, tmp_path, capsys):
         torch.testing.assert_close(found[name], value * 3)
 
 
-def test_new_norms_change_the_weights_and_no_output(network, tmp_path):
+def test_names_that_share_a_tensor_share_its_mean(tmp_path):
+    """nnU-Net's decoder holds its encoder: as many tensors as names would be a file of four times the size."""
+    shared, other = torch.ones(1000), torch.full((1000,), 3.0)
+    found = [
+        {"encoder": one, "decoder.encoder": one, "own": one + 1, "count": torch.tensor(2)} for one in (shared, other)
+    ]
+    torch.save(mean := mean_of(found), tmp_path / "mean.pt")
+    assert mean["encoder"] is mean["decoder.encoder"]
+    assert (tmp_path / "mean.pt").stat().st_size < 12000
+    assert mean["encoder"].unique().tolist() == [2.0]
+    assert mean["own"].unique().tolist() == [3.0]
+    assert mean["count"].item() == 2
+
+
+def test_new_norms_change_the_weights_and_no_output(network, tmp_path, capsys):
     network, config = network
     image = torch.rand(1, 1, 16, 16, 16)
     with torch.no_grad():
@@ -48,6 +62,7 @@ def test_new_norms_change_the_weights_and_no_output(network, tmp_path):
         expected = network.backbone(image)
     model = kept(network, tmp_path / "model.pt")
     assert main([model, "--new_norms", "--config_file", str(config), "--out", str(tmp_path / "new.pt")]) == 0
+    assert "convolutions, those before a GroupNorm, have the norms of a new network" in capsys.readouterr().out
     before, found = network.state_dict(), torch.load(tmp_path / "new.pt")
     name = "backbone.stem.conv_0.conv.weight"
     assert found[name].norm() < before[name].norm() / 2

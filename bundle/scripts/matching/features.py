@@ -138,8 +138,9 @@ class Correspond:
         Returns:
             the same with ``correspondence``, what was written.
         """
-        match = world_match(data)
         fixed, moving = data["original_image"], data["original_moving"]
+        # of the grids that features are on, which a match on a finer grid is not
+        fixed_affine, moving_affine = (data[key].affine[0].double().cpu() for key in ("image", "moving"))
         size = list(fixed.shape[2:])
         if len(self.voxel) != len(size) or any(not 0 <= v <= n - 1 for v, n in zip(self.voxel, size, strict=True)):
             path = fixed.meta["filename_or_obj"][0]
@@ -147,11 +148,11 @@ class Correspond:
         place = torch.as_tensor(self.voxel, dtype=torch.float64).reshape(-1, *[1] * len(size))
         world = transform_points(fixed.affine[0], place)
         fixed_local, moving_local = (self._local(data[key]) for key in ("image", "moving"))
-        prepared = transform_points(torch.linalg.inv(match.fixed_affine.double()), world)
+        prepared = transform_points(torch.linalg.inv(fixed_affine), world)
         feature = sample(fixed_local[None].double(), prepared[None], padding_mode="border").flatten()
-        answer = match(world)
+        answer = world_match(data)(world)
         similarity = similarity_map(feature.float(), moving_local)
-        grid = transform_points(match.moving_affine, voxel_grid(similarity.shape, answer))
+        grid = transform_points(moving_affine, voxel_grid(similarity.shape, answer))
         near = (grid - answer).square().sum(dim=0).sqrt() <= self.radius
         if not near.any():
             raise InputError(f"the place lies outside {moving.meta['filename_or_obj'][0]} after matching")
@@ -167,7 +168,7 @@ class Correspond:
         text = json.dumps(found, indent=4)
         (folder / "correspondence.json").write_text(text + "\n", encoding="utf-8")
         voxels = voxel_grid(moving.shape[2:], answer)
-        to_prepared = torch.linalg.inv(match.moving_affine.double()) @ moving.affine[0].double()
+        to_prepared = torch.linalg.inv(moving_affine) @ moving.affine[0].double()
         everywhere = sample(similarity[None, None].double(), transform_points(to_prepared, voxels)[None])[0, 0]
         affine = moving.affine[0].double().numpy()
         write_nifti(everywhere.float().numpy(), affine, folder / "similarity.nii.gz", geometry_of(moving))

@@ -76,7 +76,8 @@ class FinerGrid(NamedTuple):
         Returns:
             ``(1, C, *size)`` within 0..1, 0 outside the scan.
         """
-        filled = FillPaddingd("image")({"image": convert_to_tensor(original[0], torch.float32, track_meta=False)})
+        own = convert_to_tensor(original[0], torch.float32, device=torch.device("cpu"), track_meta=False)
+        filled = FillPaddingd("image")({"image": own})
         ends = [(float(low), float(high)) for low, high in prepared.meta[RANGE]]
         nowhere = torch.zeros(len(self.size), *self.size)
         scaled = scale_between(filled["image"], ends)

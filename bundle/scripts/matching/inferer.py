@@ -15,7 +15,7 @@ from ..networks.levels import Levels
 from ..networks.local_matching import LocalMatchingHead
 from ..networks.matching_head import ZMatchingHead
 from ..spatial.displacement import in_affine_frame
-from ..spatial.linear_maps import apart, leads_back, plausible
+from ..spatial.linear_maps import apart, between_lengths, leads_back, plausible
 from ..spatial.warp import affine_about_centre, affine_displacement, compose_affine, fuse, inverse_affine, warp
 from ..training.bfloat16 import BFloat16Inferer
 from .finer_grid import FinerGrid
@@ -59,7 +59,7 @@ class MatchingInferer(Inferer):
             grid of a quarter of the size before takes 0.005 off both).
         finer_sigmas: the same on the finer grid. Two choosing pairs of heads at 2 mm: Dice 0.840 with 1 and 0.3, 0.833
             with 1.3 and 0.5, none folded.
-        global_matches: how many at most; 1 takes the network as it is.
+        global_matches: how many at most; 1, without ``doubted`` and ``both_ways``, takes the network as it is.
         settled: no further one is made where the linear part of the map has changed by less, as a share of a length.
             With 0.03 most hippocampi and heads take two, CTs of other postures up to five, each of which leaves half of
             the rotation that the one before has left.
@@ -75,7 +75,10 @@ class MatchingInferer(Inferer):
             end (:func:`~scripts.matching.split_anew`); None leaves the one that places gave.
         check_mirror: match the mirror image of the moving scan too, and tell by how much it is less alike: a symmetric
             part of the body is matched as well mirrored, and only a comparison of both shows it.
-        bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are always found in float32.
+        bfloat16: the backbone in bfloat16; None where the device is fast at it. Maps are found in float32, but by a
+            network that is taken as it is, heads included.
+        spacing: of prepared voxels along each axis, in millimetres; None for the same along all.
+        orientation: of the prepared axes, as ``RAS``: which one a mirror image is mirrored along.
     """
 
     def __init__(
@@ -94,6 +97,8 @@ class MatchingInferer(Inferer):
         whole_affine: Mapping[str, float] | None = None,
         check_mirror: bool = False,
         bfloat16: bool | None = False,
+        spacing: Sequence[float] | None = None,
+        orientation: str = "RAS",
     ) -> None:
         if refine < 0:
             raise InputError(f"refine is a number of steps, 0 or more, not {refine}")
@@ -115,6 +120,7 @@ class MatchingInferer(Inferer):
             raise InputError(f"whole_affine needs scale and points, not {', '.join(whole_affine)}")
         self.doubted, self.whole_affine = doubted, whole_affine
         self.both_ways, self.check_mirror = both_ways, check_mirror
+        self.spacing, self.left_right = spacing, next((n for n, side in enumerate(orientation) if side in "LR"), 0)
         self.call = BFloat16Inferer(bfloat16)
 
     def __call__(  # type: ignore[override]
@@ -143,11 +149,16 @@ class MatchingInferer(Inferer):
         """
         if moving is None:
             return network(inputs)
+        if len(inputs) > 1:  # what becomes of a pair must not depend on the others of its batch
+            alone = [
+                self(*pair) for pair in zip(inputs.split(1), [network] * len(inputs), moving.split(1), strict=True)
+            ]
+            return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         # thousands of small operations, each of which would copy the metadata of a MetaTensor
         fixed, sampled = (convert_to_tensor(image, track_meta=False) for image in (inputs, moving))
         found = self._matched(network, fixed, sampled)
         if self.check_mirror:
-            mirrored = self._matched(network, fixed, torch.flip(sampled, [2 + left_right(inputs)]))
+            mirrored = self._matched(network, fixed, torch.flip(sampled, [2 + self.left_right]))
             found = {**found, "mirror_margin": ncc_of(found, fixed) - ncc_of(mirrored, fixed)}
         fixed, sampled = fixed.detach().float(), sampled.detach().float()
         affine, local = found["affine"].detach().float(), found["local_displacement"].detach()
@@ -169,18 +180,16 @@ class MatchingInferer(Inferer):
         glance = getattr(head, "global_matching", None)
         if glance is None or (self.global_matches == 1 and not self.both_ways and not self.doubted):
             return self.call(fixed, network, moving)
-        if len(fixed) > 1:  # when a pair settles must not depend on the others of its batch
-            pairs = zip(fixed.split(1), moving.split(1), strict=True)
-            alone = [self._matched(network, *pair) for pair in pairs]
-            return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         one, other = self._both_levels(network, fixed, moving)
         found, straight = glance(one, other), other
         upright = torch.eye(fixed.dim() - 2, fixed.dim() - 1).to(found["affine"])[None].float()
         best = _Glance(found, found["affine"].detach().float(), upright, other)
+        spacing = self.spacing or [1.0] * upright.shape[1]
         for _ in range(1, self.global_matches):
-            linear = plausible(best.affine[:, :, :-1])
-            if apart(best.upright[:, :, :-1], linear) <= self.settled:
+            turned = plausible(between_lengths(best.affine[:, :, :-1], spacing))
+            if apart(between_lengths(best.upright[:, :, :-1], spacing), turned) <= self.settled:
                 break
+            linear = between_lengths(turned, [1 / edge for edge in spacing])
             # a translation would push what is shown out of the field of view
             upright = affine_about_centre(linear, torch.zeros_like(linear[:, 0]), fixed.shape[2:])
             shown, filled = (
@@ -248,9 +257,3 @@ class MatchingInferer(Inferer):
     ) -> torch.Tensor:
         frame = affine_displacement(affine, fixed.shape[2:])
         return in_affine_frame(affine, refine(fixed, moving, fuse(affine, local), frame))
-
-
-def left_right(image: torch.Tensor) -> int:
-    """The axis of a batch's first image that runs from left to right by its affine matrix; the first one without."""
-    affine = getattr(image, "affine", None)
-    return 0 if affine is None else int(affine.reshape(-1, *affine.shape[-2:])[0, 0, :-1].abs().argmax())

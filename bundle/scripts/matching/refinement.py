@@ -123,6 +123,9 @@ class Refinement:
         fixed, moving = (image.float().mean(dim=1, keepdim=True) for image in (fixed, moving))
         found = displacement.float()
         frame = torch.zeros_like(found) if frame is None else frame.float()
+        if len(fixed) > 1:  # when a pair is done must not depend on the others of its batch
+            pairs = zip(*(of.split(1) for of in (fixed, moving, found, frame)), strict=True)
+            return torch.cat([self(*pair) for pair in pairs])
         for stride, steps in zip(self.strides, self.steps, strict=True):
             if stride == 1:
                 found = self._on_grid(fixed, moving, found, frame, steps)
@@ -142,7 +145,7 @@ class Refinement:
         for number in range(steps):
             warped = warp(moving, found, padding_mode="border")
             value, gradient = similarity(warped)
-            values.append(value.mean())
+            values.append(float(value))
             if number >= 5 and values[-1] - values[-6] < self.tolerance * values[-1]:
                 break
             update = gaussian(gradient * _spatial_gradient(warped), self.update_sigma)

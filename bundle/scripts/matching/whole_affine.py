@@ -20,25 +20,23 @@ def affine_of(displacement: torch.Tensor, shown: torch.Tensor, scale: float, poi
     The affine map nearest to a whole one, by the weights of :func:`~scripts.spatial.robust_affine`.
 
     Args:
-        displacement: ``(B, N, D, H, W)`` in voxels.
-        shown: where it counts, ``(B, 1, D, H, W)``.
+        displacement: ``(1, N, D, H, W)`` in voxels.
+        shown: where it counts, ``(1, 1, D, H, W)``.
         scale: residual, in voxels, at which a voxel counts for a quarter.
-        points: voxels of each pair at most, evenly spread.
+        points: voxels at most, evenly spread.
 
     Returns:
-        ``(B, N, N + 1)``; None where voxels are too few for one, or it would have no inverse or mirror.
+        ``(1, N, N + 1)``; None where voxels are too few for one, or it would have no inverse or mirror.
     """
-    grid, fits = voxel_grid(displacement.shape[2:], displacement).flatten(1).T, []
-    for moved, counted in zip((displacement.flatten(2).movedim(1, 2) + grid), shown.flatten(1), strict=True):
-        places = counted.nonzero()[:, 0]
-        if len(places) < 4 * (grid.shape[1] + 1):
-            return None
-        some = places[torch.linspace(0, len(places) - 1, min(int(points), len(places)), device=places.device).long()]
-        fits.append(robust_affine(grid[some], moved[some], torch.ones_like(grid[some, 0]), scale=scale).affine)
-    affine = torch.stack(fits)
+    grid = voxel_grid(displacement.shape[2:], displacement).flatten(1).T
+    moved, places = displacement[0].flatten(1).T + grid, shown.flatten().nonzero()[:, 0]
+    if len(places) < 4 * (grid.shape[1] + 1):
+        return None
+    some = places[torch.linspace(0, len(places) - 1, min(int(points), len(places)), device=places.device).long()]
+    affine = robust_affine(grid[some], moved[some], torch.ones_like(grid[some, 0]), scale=scale).affine[None]
     linear = affine[:, :, :-1]
-    fits_all = bool(affine.isfinite().all()) and leads_back(linear) and bool((torch.linalg.det(linear) > 0).all())
-    return affine if fits_all else None
+    fits = bool(affine.isfinite().all()) and leads_back(linear) and bool((torch.linalg.det(linear) > 0).all())
+    return affine if fits else None
 
 
 def split_anew(
@@ -50,8 +48,8 @@ def split_anew(
     whole map knows more, and beyond the images it is what goes on.
 
     Args:
-        found: see :class:`~scripts.matching.MatchingInferer`.
-        fixed: ``(B, C, D, H, W)`` within 0..1.
+        found: of one pair, see :class:`~scripts.matching.MatchingInferer`.
+        fixed: ``(1, C, D, H, W)`` within 0..1.
         grid: of ``finer_affine`` and ``finer_local_displacement``; None without them.
         scale: see :func:`affine_of`.
         points: see :func:`affine_of`.
@@ -60,11 +58,11 @@ def split_anew(
         the same maps, split into other parts, and ``matched_affine``, the map that places gave.
     """
     whole = found["displacement"].detach().float()
+    found = {"matched_affine": found["affine"], **found}
     affine = affine_of(whole, (tissue(fixed) > 0) & inside_volume(whole), scale, points)
     if affine is None:
         return found
-    found = {"matched_affine": found["affine"], **found, "affine": affine}
-    found["local_displacement"] = in_affine_frame(affine, whole)
+    found |= {"affine": affine, "local_displacement": in_affine_frame(affine, whole)}
     if grid is not None:
         finer = grid.affine_map(affine)
         left = in_affine_frame(finer, fuse(found["finer_affine"], found["finer_local_displacement"]))

@@ -44,13 +44,13 @@ class WriteMatch:
     Postprocessing step of the matching evaluator: writes each pair to ``<output_dir>/<moving>_to_<fixed>/``, its
     ``result``.
 
-    ``warped.nii.gz`` the moving scan; ``warped_label.nii.gz`` its label map where it has one, see
-    :func:`~scripts.spatial.sample_labels`; ``probabilities.nii.gz`` one volume a label code, the codes in
-    ``probabilities.txt``; ``displacement.nii.gz`` see :func:`~scripts.data.write_displacement`; ``affine.txt`` the
-    affine part, 4x4, millimetres RAS, fixed to moving space; ``jacobian.nii.gz`` the determinant map. All in the fixed
-    scan's own grid and geometry. ``matches.csv`` of the folder says of each pair how far its match can be trusted, see
-    :func:`~scripts.matching.match_table.measure`; a match that a person should look at is named on the screen too.
-    Landmarks of a pair are carried along, see :func:`~scripts.matching.points.carry_points`.
+    ``warped.nii.gz`` the moving scan, its lowest value where it does not reach; ``warped_label.nii.gz`` its label map
+    where it has one, see :func:`~scripts.spatial.sample_labels`; ``probabilities.nii.gz`` one volume a label code, the
+    codes in ``probabilities.txt``; ``displacement.nii.gz`` see :func:`~scripts.data.write_displacement`; ``affine.txt``
+    the affine part, 4x4, millimetres RAS, fixed to moving space; ``jacobian.nii.gz`` the determinant map. All in the
+    fixed scan's own grid and geometry. ``matches.csv`` of the folder says of each pair how far its match can be
+    trusted, see :func:`~scripts.matching.match_table.measure`; a match that a person should look at is named on the
+    screen too. Landmarks of a pair are carried along, see :func:`~scripts.matching.points.carry_points`.
 
     Args:
         output_dir: where to.
@@ -82,7 +82,9 @@ class WriteMatch:
         folder.mkdir(parents=True, exist_ok=True)
         affine, like = grid.double().numpy(), geometry_of(fixed)
         if "warped" in self.outputs:
-            warped = resample(plain(moving), moving.affine[0], displacement, grid)[0]
+            image = plain(moving)
+            lowest = image.min()  # where the moving scan has nothing: 0 would be water in a CT
+            warped = lowest + resample(image - lowest, moving.affine[0], displacement, grid)[0]
             write_nifti(warped.numpy(), affine, folder / "warped.nii.gz", like)
         if "displacement" in self.outputs:
             where_to = (folder / "displacement.nii.gz", like, geometry_of(moving))

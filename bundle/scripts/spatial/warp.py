@@ -185,7 +185,7 @@ def sample(
         image: ``(B, C, D, H, W)``.
         position: ``(B, N, *size)`` in voxels of the image; ``size`` is that of the result.
         mode: ``"bilinear"`` (trilinear in 3D) or ``"nearest"`` for label maps.
-        padding_mode: what lies outside: ``"zeros"`` or ``"border"``.
+        padding_mode: what lies outside: ``"zeros"`` or ``"border"``. Along an axis of one voxel nothing is outside.
 
     Returns:
         ``(B, C, *size)``, of the positions' type.

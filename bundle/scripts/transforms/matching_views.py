@@ -12,8 +12,17 @@ from monai.transforms import Randomizable, Transform
 from torch.nn import functional
 
 from ..errors import InputError
+from ..spatial.linear_maps import between_lengths
 from ..spatial.smoothing import box_mean
-from ..spatial.warp import affine_about_centre, fuse, linear_matrix, sample, voxel_grid
+from ..spatial.warp import (
+    affine_about_centre,
+    compose_affine,
+    fuse,
+    inverse_affine,
+    linear_matrix,
+    sample,
+    voxel_grid,
+)
 
 
 class RandMatchingViewsd(Randomizable, Transform):
@@ -36,6 +45,7 @@ class RandMatchingViewsd(Randomizable, Transform):
         control: voxels from one control point to the next.
         disturbance: standard deviation, in voxels, of what is added to a share of the known elastic map, for the local
             matching to find back.
+        spacing: of the scans' voxels along each axis, in which they are turned and stretched; None for the same.
         centred: for measuring: both views at the middle of the scans and with their largest voxels, not drawn.
         image_key: the fixed image.
         moving_key: the moving image.
@@ -53,6 +63,7 @@ class RandMatchingViewsd(Randomizable, Transform):
         elastic: float = 4.0,
         control: float = 10.0,
         disturbance: float = 1.2,
+        spacing: Sequence[float] | None = None,
         centred: bool = False,
         image_key: str = "image",
         moving_key: str = "moving",
@@ -64,6 +75,7 @@ class RandMatchingViewsd(Randomizable, Transform):
                 f"positive and far lie within 0 and 1: {elastic}, {disturbance}, {scale}, {translate}, {control}, {far}"
             )
         self.size, self.dims = list(spatial_size), len(spatial_size)
+        self.spacing = spacing or [1.0] * self.dims
         self.rotate, self.scale, self.shear, self.translate, self.far = rotate, scale, shear, translate, far
         self.elastic, self.control, self.disturbance = elastic, control, disturbance
         self.centred, self.image_key, self.moving_key = centred, image_key, moving_key
@@ -80,6 +92,7 @@ class RandMatchingViewsd(Randomizable, Transform):
             self._uniform(3 if n == 3 else 1, self.rotate), scale, self._uniform(n * (n - 1), self.shear)
         )
         reach = self.translate * (3 if self.R.uniform() < self.far else 1)
+        linear = between_lengths(linear, [1 / edge for edge in self.spacing])
         return affine_about_centre(linear, self._uniform(n, reach) * torch.tensor(self.size), self.size)
 
     def draw_field(self, deviation: float) -> torch.Tensor:
@@ -113,9 +126,7 @@ class RandMatchingViewsd(Randomizable, Transform):
         of_fixed, of_moving = self.draw_affine(), self.draw_affine()
         elastic = self.draw_field(self.elastic * self.R.uniform())
         start = elastic * self.R.uniform() + self.draw_field(self.disturbance)
-        back = torch.linalg.inv(of_moving[:, :, :-1])
-        offset = back @ (of_fixed[:, :, -1:] - of_moving[:, :, -1:])
-        known_affine = torch.cat([back @ of_fixed[:, :, :-1], offset], dim=2)
+        known_affine = compose_affine(inverse_affine(of_moving), of_fixed)
         maps = fuse(of_fixed, elastic), fuse(of_moving, torch.zeros_like(elastic))
         views: dict[Hashable, Any] = {
             key: self._view(torch.as_tensor(data[key]), displacement, factor, place, mode)

@@ -66,21 +66,24 @@ def test_features_are_written_per_scan(phantoms, model, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 12  # and results.csv, scans.csv
 
 
-def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("spacing", "size"), [(10, [28, 24, 24]), (20, [14, 12, 12])])
+def test_correspondence_of_a_scan_with_itself_is_the_voxel(phantoms, tmp_path, monkeypatch, spacing, size):
+    """Of voxels twice as large as the scan's the match goes on to a finer grid; the features stay on this one."""
     network = made_network()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     scan, twin = phantoms / "imagesTr" / "phantom_002.nii.gz", tmp_path / "twin.nii.gz"
     twin.write_bytes(scan.read_bytes())
-    voxel = [n // 2 for n in nib.load(scan).shape]
-    options = {"fixed": str(scan), "moving": str(twin), "voxel": voxel}
+    voxel = [n // 3 for n in nib.load(scan).shape]
+    options = {"fixed": str(scan), "moving": str(twin), "voxel": voxel, "pixdim": [spacing] * 3, "spatial_size": size}
     run(["inference", "correspond"], tmp_path / "model.pt", tmp_path / "out", monkeypatch, **options)
     found = json.loads(next((tmp_path / "out").rglob("correspondence.json")).read_text())
     assert np.allclose(found["by_match"]["voxel"], voxel, atol=0.02)
-    spacing = nib.load(scan).header.get_zooms()
-    offset = (np.array(found["by_features"]["voxel"]) - voxel) * spacing
-    assert np.linalg.norm(offset) < 12  # the grid that was searched has 10 mm
+    offset = (np.array(found["by_features"]["voxel"]) - voxel) * nib.load(scan).header.get_zooms()
+    assert np.linalg.norm(offset) < 1.2 * spacing  # of the grid that was searched
     assert found["similarity"] > 0.8
-    assert nib.load(next((tmp_path / "out").rglob("similarity.nii.gz"))).shape == nib.load(scan).shape
+    similarity = nib.load(next((tmp_path / "out").rglob("similarity.nii.gz"))).get_fdata()
+    assert similarity.shape == nib.load(scan).shape
+    assert similarity[tuple(voxel)] > 0.5
 
 
 def test_mistakes_are_named(phantoms, model, tmp_path, monkeypatch):
@@ -95,6 +98,21 @@ def test_mistakes_are_named(phantoms, model, tmp_path, monkeypatch):
     expect_refusal("outputs has no 'all'", ["inference"], model, tmp_path, monkeypatch, **pair, outputs=["all"])
     wrong = {**pair, "moving_label": f"{phantoms}/labelsTr/phantom_002.nii.gz"}
     expect_refusal("another geometry", ["inference"], model, tmp_path, monkeypatch, **wrong)
+
+
+def test_where_the_moving_scan_does_not_reach_is_its_lowest_value(phantoms, model, tmp_path, monkeypatch):
+    """Air, where 0 would be water."""
+    fixed, whole = (nib.load(phantoms / "imagesTr" / f"phantom_00{k}.nii.gz") for k in (0, 1))
+    volume = np.asarray(whole.dataobj, dtype=np.float32) - 1024
+    part = slice(0, volume.shape[2] // 2)
+    nib.save(nib.Nifti1Image(volume[:, :, part], whole.affine), tmp_path / "half.nii.gz")
+    pair = {"fixed": fixed.get_filename(), "moving": str(tmp_path / "half.nii.gz")}
+    run(["inference"], model, tmp_path / "out", monkeypatch, **pair)
+    warped = nib.load(tmp_path / "out" / "half_to_phantom_000" / "warped.nii.gz").get_fdata()
+    lowest = volume[:, :, part].min()
+    assert np.isclose(warped, lowest).mean() > 0.2
+    assert (warped == 0).mean() < 0.01
+    assert warped.min() >= lowest - 1e-3
 
 
 def test_scans_that_do_not_meet_are_refused():

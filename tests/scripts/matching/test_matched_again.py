@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.data import MetaTensor
 from scripts.matching import MatchingInferer
 from scripts.networks import (
     GVSL,
@@ -100,6 +99,37 @@ def test_a_pair_settles_alike_alone_and_in_a_batch():
         torch.testing.assert_close(together[key], torch.cat([found[key] for found in alone]))
 
 
+def test_what_is_too_much_of_a_turn_is_told_in_millimetres():
+    """25 degrees about an axis of fine voxels stretch those that are six times as long along another to 2.7 times."""
+    spacing = torch.tensor([1.5, 9.0, 1.5])
+    of_voxels = turn(0.436)
+    of_voxels[:, :, :3] = of_voxels[:, :, :3] * spacing / spacing[:, None]
+    for given, again in ((None, False), (spacing.tolist(), True)):
+        glances = []
+
+        def told(_, __, found, glances=glances):
+            glances.append(1)
+            return {**found, "affine": of_voxels if len(glances) == 1 else turn(0.0)}
+
+        with torch.no_grad():
+            MatchingInferer(global_matches=2, spacing=given)(bar(), turning(told), bar())
+        assert (len(glances) == 2) == again
+
+
+def test_pairs_of_a_batch_are_split_and_refined_each_by_itself():
+    """One shows only air, of which no affine map can be fitted, and is done at once."""
+    fixed = torch.cat([bar(), torch.zeros_like(bar())])
+    moving = torch.cat([warp(bar(), affine_displacement(turn(-0.2), [24] * 3)), bar()])
+    match = MatchingInferer(refine=8, whole_affine={"scale": 2.0, "points": 2000})
+    network = turning(lambda *_: None)
+    with torch.no_grad():
+        together = match(fixed, network, moving)
+        alone = [match(*pair) for pair in zip(fixed.split(1), [network] * 2, moving.split(1), strict=True)]
+    for key in ("affine", "matched_affine", "displacement", "warped"):
+        torch.testing.assert_close(together[key], torch.cat([found[key] for found in alone]), equal_nan=True)
+    assert not torch.equal(together["affine"][0], together["matched_affine"][0])
+
+
 @pytest.mark.parametrize(("lost", "share"), [(0.2, 0.5), (0.0, 0.75)])
 def test_a_match_that_agrees_less_is_not_taken(lost, share):
     """Neither its map, nor what was found with it."""
@@ -143,11 +173,9 @@ def test_the_mirror_image_is_matched_where_asked_for():
 
     shape = torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
     shape[..., 12:] = 0
-    fixed = MetaTensor(shape, affine=torch.eye(4)[[2, 1, 0, 3]][None])
-    as_it_is, mirrored = (
-        MatchingInferer(check_mirror=True)(fixed, unmoved, moving) for moving in (fixed.clone(), fixed.flip(4))
-    )
-    assert "mirror_margin" not in MatchingInferer()(fixed, unmoved, fixed.clone())
+    match = MatchingInferer(check_mirror=True, orientation="SAL")
+    as_it_is, mirrored = (match(shape, unmoved, moving) for moving in (shape.clone(), shape.flip(4)))
+    assert "mirror_margin" not in MatchingInferer()(shape, unmoved, shape.clone())
     assert as_it_is["mirror_margin"] == -mirrored["mirror_margin"] > 0.2
 
 

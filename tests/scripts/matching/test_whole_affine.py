@@ -79,7 +79,10 @@ def test_where_nothing_can_be_fitted_a_match_stays_as_it_is(fixed, why):
     elif why == "outside":
         whole[:] = 100
     found = {**a_match(torch.eye(3, 4)[None], whole), "displacement": whole}
-    assert split_anew(found, fixed * (why != "air"), None, **RULE) is found
+    kept = split_anew(found, fixed * (why != "air"), None, **RULE)
+    assert kept.pop("matched_affine") is found["affine"]
+    assert kept.keys() == found.keys()
+    assert all(kept[name] is value for name, value in found.items())
 
 
 def test_the_answer_of_an_inferer_is_split_where_asked_for(fixed):

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from scripts.spatial import linear_matrix
-from scripts.spatial.linear_maps import apart, leads_back, plausible
+from scripts.spatial.linear_maps import apart, between_lengths, leads_back, plausible
 
 
 def turned(degrees=0.0, scale=(1.0, 1.0, 1.0)):
@@ -33,6 +33,17 @@ def test_rotations_by_less_than_two_degrees_are_close():
 def test_a_flat_map_does_not_lead_back(linear, back):
     assert leads_back(linear) == back
     assert not leads_back(torch.cat([linear, torch.zeros(1, 3, 3)]))
+
+
+def test_a_rotation_is_one_of_lengths_whatever_the_voxels():
+    """Of voxels that are longer along the second axis it stretches and squeezes."""
+    spacing = [1.5, 9.0, 1.5]
+    of_voxels = between_lengths(turned(25), [1 / edge for edge in spacing])
+    assert torch.linalg.svdvals(of_voxels).max() > 2
+    torch.testing.assert_close(
+        of_voxels[0], torch.diag(1 / torch.tensor(spacing)) @ turned(25)[0] @ torch.diag(torch.tensor(spacing))
+    )
+    torch.testing.assert_close(between_lengths(of_voxels, spacing), turned(25))
 
 
 @pytest.mark.parametrize("scale", [(2.5, 1.0, 1.0), (0.4, 1.0, 1.0), (-1.0, 1.0, 1.0)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scripts.errors import InputError
 from scripts.spatial import box_mean, fuse, inside_volume, warp
+from scripts.spatial.linear_maps import between_lengths
 from scripts.transforms import RandMatchingViewsd
 
 SIZE = (24, 28, 20)
@@ -35,6 +36,17 @@ def test_the_known_map_is_the_true_one(seed):
     spread = views["image"][None][inside].std()
     assert (found - views["image"][None])[inside].abs().mean() < 0.25 * spread
     assert (views["moving"][None] - views["image"][None])[inside].abs().mean() > 0.5 * spread
+
+
+def test_scans_are_turned_in_millimetres():
+    """Not in voxels: of those that are four times as long along one axis a rotation would be a shear."""
+    turns = {"spacing": [1.0, 1.0, 4.0], "scale": 0.0, "shear": 0.0, "elastic": 0.0, "disturbance": 0.0}
+    linear = draw(**turns)["known_affine"][None, :, :3]
+    of_lengths = between_lengths(linear, turns["spacing"])
+    torch.testing.assert_close(torch.linalg.svdvals(of_lengths), torch.ones(1, 3), atol=1e-4, rtol=0)
+    assert torch.linalg.svdvals(linear).max() > 1.1
+    plain = draw(**{**turns, "spacing": None})["known_affine"][None, :, :3]
+    torch.testing.assert_close(torch.linalg.svdvals(plain), torch.ones(1, 3), atol=1e-4, rtol=0)
 
 
 def test_start_lies_in_the_affine_frame():
