@@ -67,7 +67,6 @@ class TestOverrides:
             ({"features": [4, 8, 16]}, "network_def", lambda n: n.backbone.features, (4, 8, 16)),
             ({"symmetric": True}, "network_def", lambda n: n.symmetric, True),
             ({"known_share": 0.25}, "train#dataset", lambda d: d.known_share, 0.25),
-            ({"clip_norm": None}, "train#trainer", lambda t: t.state.max_epochs > 0, True),
             ({"learning_rate": 0.125}, "optimizer", lambda o: o.param_groups[0]["lr"], 0.125),
             (
                 {"matching_weight": 2, "smoothness_weight": 3, "restoration_weight": 4, "redundancy_weight": 5}

@@ -59,7 +59,7 @@ def test_an_overlay_fits_the_heads(name, config_files):
     """f^g and f^l of the sizes that the heads of the configuration are made for."""
     pytest.importorskip({"resenc": "dynamic_network_architectures", "swin_unetr": "einops"}.get(name, "monai"))
     overlay = json.loads(Path(config_files(name)[1]).read_text(encoding="utf-8"))
-    assert set(overlay) <= {"features", "network_def#backbone", "activation_checkpointing"}
+    assert set(overlay) <= {"features", "network_def#backbone"}
     parser = ConfigParser()
     parser.read_config(config_files(name))
     features = parser.get_parsed_content("features")

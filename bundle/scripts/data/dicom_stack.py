@@ -14,9 +14,10 @@ from typing import Any
 
 import itk
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from .dicom_series import TOLD_APART_BY, Series, Slice
-from .geometry import RAS_TO_LPS, ScanGeometry, UnusableScan, check_affine, distance, shear, straightened, voxel_size
+from .geometry import RAS_TO_LPS, ScanGeometry, UnusableScan, check_affine, distance, shear, straightened
 
 STRAIGHT = 0.1
 """Voxels by which slices may lie off a straight, even stack and still be taken for one: more than rounding does."""
@@ -84,7 +85,7 @@ def stack(series: Series) -> tuple[ScanGeometry, list[Slice]]:
     check_affine(affine)
     size = (columns, rows, len(slices))
     straight = straightened(affine)
-    if distance(affine, straight, size) <= STRAIGHT * voxel_size(affine).min():
+    if distance(affine, straight, size) <= STRAIGHT * voxel_sizes(affine).min():
         return ScanGeometry(straight, size, straight, notes=notes), slices
     notes["shear"] = (
         f"was acquired with a tilted gantry ({shear(affine):.1f} degrees), which is respected; ITK-based tools (3D "

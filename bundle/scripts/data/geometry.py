@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ..errors import InputError
 
@@ -64,14 +65,9 @@ def distance(first: np.ndarray, second: np.ndarray, size: tuple[int, ...]) -> fl
     return float(np.linalg.norm(((first - second) @ corners(size))[:3], axis=0).max())
 
 
-def voxel_size(affine: np.ndarray) -> np.ndarray:
-    """Lengths of the voxel axes, ``(3,)``, in millimetres."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
-
-
 def same_place(first: np.ndarray, second: np.ndarray, size: tuple[int, ...]) -> bool:
     """Whether two affine matrices place a volume alike, within :data:`SAME_PLACE` of a voxel."""
-    return distance(first, second, size) <= SAME_PLACE * voxel_size(first).min()
+    return distance(first, second, size) <= SAME_PLACE * voxel_sizes(first).min()
 
 
 def other_grid(label: ScanGeometry, scan: ScanGeometry) -> str | None:
@@ -82,7 +78,7 @@ def other_grid(label: ScanGeometry, scan: ScanGeometry) -> str | None:
     if label.size != scan.size:
         apart = " and ".join("x".join(map(str, size)) for size in (label.size, scan.size)) + " voxels"
     else:
-        tolerance = SAME_GRID * voxel_size(scan.affine).min()
+        tolerance = SAME_GRID * voxel_sizes(scan.affine).min()
         off = distance(label.affine, scan.affine, scan.size)
         if off > tolerance and label.itk_affine is not None and scan.itk_affine is not None:
             off = min(off, distance(label.itk_affine, scan.itk_affine, scan.size))
@@ -97,16 +93,16 @@ def other_grid(label: ScanGeometry, scan: ScanGeometry) -> str | None:
 
 def shear(affine: np.ndarray) -> float:
     """By how many degrees the voxel axes are off the right angle, at most."""
-    axes = affine[:3, :3] / np.maximum(voxel_size(affine), 1e-12)
+    axes = affine[:3, :3] / np.maximum(voxel_sizes(affine), 1e-12)
     cosines = np.abs(axes.T @ axes)[np.triu_indices(3, 1)]
     return float(np.degrees(np.arcsin(np.clip(cosines, 0, 1))).max())
 
 
 def straightened(affine: np.ndarray) -> np.ndarray:
     """The nearest affine matrix without shear, ``(4, 4)``: what a qform or an ITK image can say."""
-    u, _, v = np.linalg.svd(affine[:3, :3] / voxel_size(affine))
+    u, _, v = np.linalg.svd(affine[:3, :3] / voxel_sizes(affine))
     nearest = affine.copy()
-    nearest[:3, :3] = u @ v * voxel_size(affine)
+    nearest[:3, :3] = u @ v * voxel_sizes(affine)
     return nearest
 
 
@@ -120,7 +116,7 @@ def check_affine(affine: np.ndarray) -> None:
     Raises:
         UnusableScan: for an affine matrix that maps no volume.
     """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12 * max(1e-12, voxel_size(affine).max()) ** 3:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12 * max(1e-12, voxel_sizes(affine).max()) ** 3:
         raise UnusableScan(
             "has no valid orientation and spacing (its affine matrix is singular or not finite); set a right one, with "
             "nibabel's img.set_sform(affine, 1) for instance"

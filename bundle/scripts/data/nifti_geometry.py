@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import itk
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import HeaderDataError
 
 from .geometry import (
@@ -23,7 +24,6 @@ from .geometry import (
     orthogonal,
     shear,
     straightened,
-    voxel_size,
 )
 
 UNITS = {0: (1.0, ""), 1: (1000.0, "metres"), 2: (1.0, "millimetres"), 3: (1e-3, "micrometres")}
@@ -145,17 +145,17 @@ def nifti_geometry(path: str | Path, header: nib.Nifti1Header | None = None) -> 
             "the front and upwards; results in its place say as little"
         )
     apart = _disagreement(header, affine, unit, size) if codes["sform_code"] else 0.0
-    if apart > TOLD * voxel_size(affine).min():
+    if apart > TOLD * voxel_sizes(affine).min():
         other = "qform" if codes["qform_code"] else "voxel sizes (pixdim)"
         by = f"differ by up to {apart:.1f} mm" if np.isfinite(apart) else "differ (the qform is no rotation)"
         notes[f"sform and {other}"] = f"has a sform and {other} that {by}: the sform is used; results keep both"
     straight = orthogonal(affine, size)
-    if distance(affine, straightened(affine), size) > TOLD * voxel_size(affine).min():
+    if distance(affine, straightened(affine), size) > TOLD * voxel_sizes(affine).min():
         notes["shear"] = (
             f"has axes {shear(affine):.1f} degrees off the right angle, which is respected; ITK-based tools (3D "
             "Slicer) show neither it nor results in its place where they lie"
         )
-    agreed = straight and any(codes.values()) and apart <= SAME_PLACE * voxel_size(affine).min()
+    agreed = straight and any(codes.values()) and apart <= SAME_PLACE * voxel_sizes(affine).min()
     known = agreed and isinstance(header, Nifti1)  # ITK reads no NIfTI-2
     return ScanGeometry(affine, size, affine if known else _as_itk_reads(path), header, unit, notes)
 
@@ -181,8 +181,8 @@ def _disagreement(header: nib.Nifti1Header, affine: np.ndarray, unit: float, siz
         if int(header["qform_code"]):
             other = np.diag([unit, unit, unit, 1.0]) @ header.get_qform()
         else:
-            sizes[len(size) :] = voxel_size(affine)[len(size) :]
-            other = affine @ np.diag([*sizes / voxel_size(affine), 1.0])
+            sizes[len(size) :] = voxel_sizes(affine)[len(size) :]
+            other = affine @ np.diag([*sizes / voxel_sizes(affine), 1.0])
     except (ValueError, HeaderDataError):
         return np.inf
     return distance(affine, other, size) if np.isfinite(other).all() else np.inf

@@ -134,8 +134,8 @@ def _refuse_unread(path: str) -> None:
 
 class LoadScan(LoadImage):
     """
-    MONAI's ``LoadImage`` with :class:`ScanReader` as its one reader: MONAI's own makes every reader it knows, and asks
-    them in turn. Channels come first.
+    MONAI's ``LoadImage`` with :class:`ScanReader` as its one reader: MONAI's own makes every reader it knows, with
+    their warnings, and asks them in turn. Channels come first.
 
     Args:
         dtype: of the values; None keeps the file's.

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
-from .geometry import ScanGeometry, UnusableScan, voxel_size
+from .geometry import ScanGeometry, UnusableScan
 
 MAX_VOXELS = 2**30
 """Voxels that a scan may have at the voxel size asked for; fewer where memory is short."""
@@ -40,7 +41,7 @@ def check_resampled(
     Raises:
         UnusableScan: saying how large the scan says it is.
     """
-    extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
+    extent = voxel_sizes(geometry.affine)[: len(geometry.size)] * geometry.size
     voxels = np.maximum(1, np.round(extent * zoom / np.asarray(pixdim, dtype=float)[: len(extent)]))
     most = most_voxels() if max_voxels is None else max_voxels
     if voxels.prod() <= most and voxels.max() >= 4:

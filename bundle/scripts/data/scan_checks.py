@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ..transforms.intensity import looks_like_ct
 from .channels import channel_files
 from .dicom_series import is_series
-from .geometry import ScanGeometry, UnusableScan, same_place, voxel_size
+from .geometry import ScanGeometry, UnusableScan, same_place
 from .label_maps import is_label_map
 from .reading import read_scan, scan_geometry
 
@@ -90,7 +91,7 @@ def inspect_scan(
     except Exception as error:  # a damaged file may raise anything, from any reader
         reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else type(error).__name__
         return ScanCheck(f"cannot be read ({reason}); it is damaged or of another format: copy it anew")
-    spacing = tuple(round(float(value), 6) for value in voxel_size(geometry.affine)[: len(geometry.size)])
+    spacing = tuple(round(float(value), 6) for value in voxel_sizes(geometry.affine)[: len(geometry.size)])
     files = channel_files(path, channels)
     problem = _problem(image, geometry, spatial_dims, min_size, constant, channels // len(files))
     for further in files[1:]:
@@ -126,7 +127,7 @@ def _is_ct(image: np.ndarray) -> bool:
 
 def _problem_of_size(geometry: ScanGeometry) -> str | None:
     """What the header alone tells, before memory is taken."""
-    extent = voxel_size(geometry.affine)[: len(geometry.size)] * geometry.size
+    extent = voxel_sizes(geometry.affine)[: len(geometry.size)] * geometry.size
     if extent.max() <= LARGEST:
         return None
     return (

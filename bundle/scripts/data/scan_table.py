@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nibabel.affines import voxel_sizes
+
 from ..errors import InputError
 from ..files import write_atomically
-from .geometry import voxel_size
 from .reading import scan_geometry
 from .tables import read_own
 
@@ -65,7 +66,7 @@ def write_scan_table(output_dir: str, scans: Scans | Mapping[str, Scans], earlie
 
 def _places(path: str) -> list[str]:
     found = scan_geometry(path)
-    spacing = voxel_size(found.affine)[: len(found.size)]
+    spacing = voxel_sizes(found.affine)[: len(found.size)]
     shapes = ("x".join(f"{value:.4g}" for value in values) for values in (found.size, spacing))
     return [*shapes, "; ".join(f"{kind}: {what}" for kind, what in found.notes.items())]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory for time: what is cheap to compute is computed again in the backward pass."""
+"""Activation checkpointing: what is cheap to compute is computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .backbone import UNetBackbone
 from .correlation_head import CorrelationHead
 from .deformable_head import CascadeHead
 from .local_matching import LocalMatchingHead
@@ -25,12 +26,14 @@ def checkpoint_activations(network: Any, enabled: bool = True) -> None:
     (``make benchmark ARGS=--options``): all of it is cheap beside a convolution.
 
     Args:
-        network: :class:`~scripts.networks.GVSL` around a :class:`~scripts.networks.UNetBackbone`.
+        network: :class:`~scripts.networks.GVSL` around a :class:`~scripts.networks.UNetBackbone`; around another
+            backbone it stays as it is.
         enabled: False leaves it as it is.
     """
-    if not enabled:
+    if not enabled or not isinstance(network.backbone, UNetBackbone):
         return
-    backbone, head = network.backbone, network.matching_head.local_matching
+    backbone: Any = network.backbone
+    head = network.matching_head.local_matching
     backbone.stem.forward = partial(_two_convolutions, backbone.stem, nn.Identity())
     for down in backbone.downs:
         down.forward = partial(_two_convolutions, down.convs, down.max_pooling)
