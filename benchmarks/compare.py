@@ -12,8 +12,6 @@ a user's match (``--pixdim "[1,1,1]"``).
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
 import platform
@@ -33,9 +31,10 @@ from comparison.bundle_match import BUNDLE, BundleMatch, Pair, options_of
 from comparison.methods import DEFAULT, Match, make_methods
 from comparison.scans import PARTS, count_seen, labelled_scans, list_pairs_of, read_scan_of
 from comparison.scoring import MEASURES, inverse_consistency, score
-from comparison.tables import Row, figure, markdown, summarise, title_of
+from comparison.tables import Row, figure, markdown, rounded, summarise, title_of
 from evidence.settings import digest
 from scripts.data import read_json
+from scripts.data.tables import write_own
 from scripts.errors import InputError, show_one_line
 from scripts.evaluation import common_structures, described_structures, without_nan
 from scripts.files import write_text
@@ -87,11 +86,7 @@ def measured(out: Path, about: dict[str, Any]) -> list[Row]:
 
 def write(rows: list[Row], about: dict[str, Any], out: Path) -> None:
     """All files of the matches so far."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    write_text(text.getvalue(), out / "comparison.csv")
+    write_own(rounded(rows, 6), out / "comparison.csv", list(rows[0]))
     found = summarise(rows)
     content = without_nan({**about, "methods": found, "matches": rows})
     write_text(json.dumps(content, indent=1) + "\n", out / "comparison.json")

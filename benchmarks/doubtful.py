@@ -25,9 +25,10 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from comparison.bundle_match import Pair
-from comparison.matched_sets import MatchedSet, begin, write_rows
+from comparison.matched_sets import MatchedSet, begin
 from comparison.scans import Scan
-from scripts.data.tables import read_own
+from comparison.tables import rounded
+from scripts.data.tables import read_own, write_own
 from scripts.errors import show_one_line
 from scripts.files import write_text
 from scripts.losses import LocalNCCLoss
@@ -154,7 +155,9 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             rows += rows_of_pair(one, pair, stranger, plan["failing"])
             print(f"{one.name}: pair {number + 1} of {given.pairs}", flush=True)
-            write_rows(rows, ("kind", "set", "fixed", "moving", *SIGNALS, "look_at"), given.out / "doubtful.csv")
+            write_own(
+                rounded(rows, 4), given.out / "doubtful.csv", ("kind", "set", "fixed", "moving", *SIGNALS, "look_at")
+            )
     table = markdown(rows, list(plan["failing"]))
     write_text(table, given.out / "doubtful.md")
     print(table + f"written to {given.out}", flush=True)

@@ -23,9 +23,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from comparison.known_maps import known_map, moved, what_is_left
-from comparison.matched_sets import MatchedSet, begin, write_rows
+from comparison.matched_sets import MatchedSet, begin
 from comparison.scans import Scan
-from scripts.data.tables import read_own
+from comparison.tables import rounded
+from scripts.data.tables import read_own, write_own
 from scripts.errors import show_one_line
 from scripts.files import write_text
 from scripts.spatial import tissue
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             rows += rows_of_pair(one, pair, plan["known"])
             print(f"{name}: pair {number} of {given.pairs}", flush=True)
-            write_rows(rows, ("set", "fixed", "moving", "motion", *MEASURES), given.out / "robustness.csv")
+            write_own(rounded(rows, 4), given.out / "robustness.csv", ("set", "fixed", "moving", "motion", *MEASURES))
             write_text(markdown(rows, plan), given.out / "robustness.md")
     print(markdown(rows, plan) + f"written to {given.out}", flush=True)
 

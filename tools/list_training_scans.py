@@ -7,8 +7,6 @@ scans themselves, and writes a table with the columns set, scan, fingerprint.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -16,8 +14,7 @@ from pathlib import Path
 
 from command import Parser, command
 from scripts.data import fingerprint
-from scripts.data.tables import read_own
-from scripts.files import write_text
+from scripts.data.tables import read_own, write_own
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -50,11 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not (args.run / name).is_file():
             parser.error(f"{args.run} holds no {name}: give the --output_dir of a pre-training run")
     rows = rows_of(args.run)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["set", "scan", "fingerprint"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(text.getvalue(), args.out)
+    write_own(rows, args.out, ["set", "scan", "fingerprint"])
     print(f"{len(rows)} scans that were trained on: {args.out}")
 
 

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from scripts.data import read_json
-from scripts.files import write_text
 
 from .bundle_match import BUNDLE, BundleMatch, options_of
 from .scans import PARTS, Scan, count_seen, labelled_scans, list_pairs_of, read_scan_of
@@ -86,12 +83,3 @@ class MatchedSet:
         for index in (chosen := list_pairs_of(self.scans, count, 0)):
             read |= {number: read_scan_of(self.scans[number], groups) for number in index if number not in read}
         return [(read[first], read[second]) for first, second in chosen]
-
-
-def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """A table of numbers and names, a row a match."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore", restval="")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    write_text(text.getvalue(), path)

@@ -30,6 +30,11 @@ COLUMNS = {
 }
 
 
+def rounded(rows: Sequence[Mapping[str, Any]], digits: int) -> list[Row]:
+    """The same, numbers with so many significant digits."""
+    return [{k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """
     Args:

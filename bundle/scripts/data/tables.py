@@ -7,10 +7,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
+from ..files import write_text
 
 SEPARATORS = ",;\t"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -108,6 +110,24 @@ def read_own(path: Path, first: str) -> list[dict[str, str]]:
         raise InputError(
             f"{path} is not as a run wrote it ({error}): save it as CSV in UTF-8, or move it elsewhere"
         ) from error
+
+
+def write_own(rows: Iterable[Mapping[str, Any]], path: Path, columns: Sequence[str] | None = None) -> None:
+    """
+    Write a table that :func:`read_own` reads, completely or not at all.
+
+    Args:
+        rows: by column; what a row lacks stays empty.
+        path: of the table.
+        columns: which, in their order; None for all, as they come.
+    """
+    given = list(rows)
+    names = columns or list(dict.fromkeys(name for row in given for name in row))
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(given)
+    write_text(text.getvalue(), path)
 
 
 def number(text: str) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from monai.networks.utils import eval_mode
 
 from ..data.cache import prepared
 from ..data.pair_dataset import PairDataset
+from ..data.tables import write_own
+from ..files import write_text
 from ..matching.match_table import CONFIDENCE, INVERSE_CONSISTENCY, Trusted, confidence, doubted
 from ..networks.gvsl import GVSL
 from ..progress import progress
@@ -127,10 +128,11 @@ class Evaluation:
         self._features(engine)
         self.folder.mkdir(parents=True, exist_ok=True)
         plain = [{k: v for k, v in row.items() if ":" not in k and k != "persons"} for row in self.pairs]
-        self._write_csv("pairs.csv", plain)
-        self._write_csv("structures.csv", self.summary["structures"])
+        for name, rows in {"pairs.csv": plain, "structures.csv": self.summary["structures"]}.items():
+            if rows:
+                write_own(rows, self.folder / name)
         text = json.dumps(without_nan(self.summary), indent=4, allow_nan=False)
-        (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_text(text + "\n", self.folder / "summary.json")
         print(self._table(), flush=True)
 
     def _features(self, engine: Workflow) -> None:
@@ -157,13 +159,6 @@ class Evaluation:
         if self.groups:
             measures |= clustering_measures(self.features, self.feature_codes, owners, self.neighbours)
         self.summary["features"] = measures
-
-    def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
-        if rows:
-            with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
-                writer.writeheader()
-                writer.writerows(rows)
 
     def _table(self) -> str:
         values = {**self.summary["measures"], **self.summary["features"]}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 from ignite.engine import Events
 from monai.engines import Workflow
 
+from ..data.tables import write_own
+from ..files import write_text
 from ..plots import plane
 from .classification_metrics import by_subject, scores
 from .figures import confusion_figure, planes_figure, save
@@ -29,16 +30,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
         classes: names.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        known = ["true"] if rows and "label" in rows[0] else []
-        writer.writerow([*columns, *known, "predicted", *(f"probability of {name}" for name in classes)])
-        for row in rows:
-            true = [classes[row["label"]]] if known else []
-            chances = [f"{value:.4f}" for value in row["probabilities"]]
-            writer.writerow(
-                [*(row[column] for column in columns), *true, classes[row["probabilities"].argmax()], *chances]
-            )
+    table = []
+    for row in rows:
+        known = {"true": classes[row["label"]]} if "label" in row else {}
+        chances = {f"probability of {name}": f"{p:.4f}" for name, p in zip(classes, row["probabilities"], strict=True)}
+        told = {column: row[column] for column in columns} | known
+        table.append(told | {"predicted": classes[row["probabilities"].argmax()]} | chances)
+    write_own(table, path)
 
 
 class Predictions:
@@ -113,7 +111,7 @@ class ClassificationScores(Predictions):
             probabilities, labels = (np.array([row[key] for row in rows]) for key in ("probabilities", "label"))
             summary[name] = scores(probabilities, labels, self.classes)
             print(f"{len(rows)} {name}: AUC {summary[name]['auc']}, accuracy {summary[name]['accuracy']}", flush=True)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=4) + "\n", encoding="utf-8")
+        write_text(json.dumps(summary, indent=4) + "\n", self.folder / "summary.json")
         tables = {f"{table['number']} {name}": table["confusion"] for name, table in summary.items()}
         save(confusion_figure(tables), self.folder / "confusion.png")
         ranked = sorted(self.cases, key=lambda case: case["probabilities"][case["label"]])

@@ -19,6 +19,7 @@ from monai.handlers import write_metrics_reports
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from ..data.result_names import result_names
+from ..files import write_text
 from .figures import label_planes, overlay_figure, save
 
 MEASURES = ("dice", "hausdorff_95", "surface_dice")
@@ -102,7 +103,7 @@ class SegmentationScores:
             write_metrics_reports(self.folder, names, None, tables, operations, class_labels=self.classes)
             ranks = np.nan_to_num(np.nanmean(tables["dice"], axis=1))
         summary = self.summary(tables)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=4) + "\n", encoding="utf-8")
+        write_text(json.dumps(summary, indent=4) + "\n", self.folder / "summary.json")
         for structure, values in summary.items():
             print(f"{structure:28}" + "  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
         short = result_names(names)

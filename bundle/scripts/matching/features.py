@@ -15,6 +15,7 @@ from ..data.dry_run import show_and_leave
 from ..data.result_names import record_results, result_names
 from ..data.writing import geometry_of, write_nifti
 from ..errors import InputError, check_flags
+from ..files import write_text
 from ..networks.gvsl import GVSL
 from ..spatial.scanner_space import transform_points
 from ..spatial.warp import sample, voxel_grid
@@ -166,7 +167,7 @@ class Correspond:
         folder = self.output_dir / data["result"][0]
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(found, indent=4)
-        (folder / "correspondence.json").write_text(text + "\n", encoding="utf-8")
+        write_text(text + "\n", folder / "correspondence.json")
         voxels = voxel_grid(moving.shape[2:], answer)
         to_prepared = torch.linalg.inv(moving_affine) @ moving.affine[0].double()
         everywhere = sample(similarity[None, None].double(), transform_points(to_prepared, voxels)[None])[0, 0]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 
-from ..data.tables import read_own
-from ..files import write_text
+from ..data.tables import read_own, write_own
 from ..losses.local_ncc import LocalNCCLoss
 from ..progress import say
 from ..spatial.displacement import inside_volume
@@ -212,13 +209,9 @@ def put_rows(
     """
     kept = [old for old in read_rows(path) if old.get("result") != result]
     listed: list[dict[str, str]] = [*kept, *({"result": result, **row} for row in rows)]
-    written = io.StringIO()
-    writer = csv.DictWriter(written, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
     if order is not None:
         listed = sorted(listed, key=order)
-    writer.writerows(listed)
-    write_text(written.getvalue(), path)
+    write_own(listed, path, columns)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

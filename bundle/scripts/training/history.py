@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
 
-from ..data.tables import number, read_own
+from ..data.tables import number, read_own, write_own
 from ..errors import InputError
-from ..files import write_text
 from ..plots import curves_figure, loss_terms
 
 
@@ -76,12 +73,7 @@ class History:
         self.rows.append(
             {"epoch": engine.state.epoch, "learning_rate": rate, **{k: float(v) for k, v in measures.items()}}
         )
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, names, restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(text.getvalue(), self.folder / "history.csv")
+        write_own(self.rows, self.folder / "history.csv")
 
     def completed(self, engine: Workflow) -> None:
         if not self.rows:

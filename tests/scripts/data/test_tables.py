@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scripts.data import record_results, write_scan_table
-from scripts.data.tables import number, read_own
+from scripts.data.tables import number, read_own, write_own
 from scripts.errors import InputError
 from scripts.finetuning import read_table
 from scripts.matching.match_table import put_rows
@@ -133,3 +133,14 @@ def test_tables_of_a_run_that_cannot_be_read_are_refused_until_they_are_mended(r
 def test_decimal_commas_that_a_spreadsheet_has_made(tmp_path):
     (tmp_path / "t.csv").write_text("result;ncc\nx,y;0,5\n")
     assert read_own(tmp_path / "t.csv", "result") == [{"result": "x,y", "ncc": "0.5"}]
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    """What a row lacks is empty; columns that are not asked for are left out."""
+    rows = [{"name": "ä, b", "dice": 0.5}, {"name": "c", "folded": 1}]
+    write_own(rows, tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_bytes().count(b"\r") == 0
+    expected = [{"name": "ä, b", "dice": "0.5", "folded": ""}, {"name": "c", "dice": "", "folded": "1"}]
+    assert read_own(tmp_path / "all.csv", "name") == expected
+    write_own(rows, tmp_path / "some.csv", ["name"])
+    assert read_own(tmp_path / "some.csv", "name") == [{"name": "ä, b"}, {"name": "c"}]

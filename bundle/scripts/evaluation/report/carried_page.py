@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...data.reading import LoadScan
 from ...data.result_names import read_record
+from ...files import write_text
 from ...matching.label_propagation import CORRECTED
 from ...matching.match_table import read_rows
 from ...matching.vote_labels import CONFIDENCE, TABLE
@@ -54,7 +55,7 @@ class CarriedPage:
     def completed(self, engine: Workflow) -> None:
         """Write the page."""
         path = self.folder / "carried.html"
-        path.write_text(self.page(), encoding="utf-8")
+        write_text(self.page(), path)
         first = [row["result"] for row in self._rows() if row["look_at"] != "corrected"][:FIRST]
         print(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
         print(

@@ -15,6 +15,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 
 from ...data.cache import prepared
+from ...files import write_text
 from ...networks.gvsl import GVSL
 from ...plots import curve_groups, curves_figure
 from ..clustering import embedding
@@ -68,7 +69,7 @@ class Report:
         """Write the page."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "report.html"
-        path.write_text(self.page(engine), encoding="utf-8")
+        write_text(self.page(engine), path)
         print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
 
     def page(self, engine: Workflow) -> str:
