@@ -14,15 +14,7 @@ from torch.nn import functional
 from ..errors import InputError
 from ..spatial.linear_maps import between_lengths
 from ..spatial.smoothing import box_mean
-from ..spatial.warp import (
-    affine_about_centre,
-    compose_affine,
-    fuse,
-    inverse_affine,
-    linear_matrix,
-    sample,
-    voxel_grid,
-)
+from ..spatial.warp import affine_about_centre, fuse, linear_matrix, sample, voxel_grid
 
 
 class RandMatchingViewsd(Randomizable, Transform):
@@ -126,7 +118,10 @@ class RandMatchingViewsd(Randomizable, Transform):
         of_fixed, of_moving = self.draw_affine(), self.draw_affine()
         elastic = self.draw_field(self.elastic * self.R.uniform())
         start = elastic * self.R.uniform() + self.draw_field(self.disturbance)
-        known_affine = compose_affine(inverse_affine(of_moving), of_fixed)
+        # in this order: another rounding would draw other places to learn from
+        back = torch.linalg.inv(of_moving[:, :, :-1])
+        offset = back @ (of_fixed[:, :, -1:] - of_moving[:, :, -1:])
+        known_affine = torch.cat([back @ of_fixed[:, :, :-1], offset], dim=2)
         maps = fuse(of_fixed, elastic), fuse(of_moving, torch.zeros_like(elastic))
         views: dict[Hashable, Any] = {
             key: self._view(torch.as_tensor(data[key]), displacement, factor, place, mode)
