@@ -21,6 +21,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def make_folder(path: Path) -> None:
+    """
+    Make the folder of ``--out``, if it is missing.
+
+    Raises:
+        InputError: where that cannot be.
+    """
+    from scripts.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made ({error.strerror}): give another --out") from error
+
+
 class Main(Protocol):
     """What a command does with its arguments, those of the process by default."""
 

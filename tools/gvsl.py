@@ -57,10 +57,38 @@ def overlays(args: argparse.Namespace, *own: str) -> list[Path]:
     return paths
 
 
+def weights(given: str | None) -> Path:
+    """The file of weights that was named, or the one in a run's folder that was; the bundle's where none was."""
+    path = Path(given) if given else BUNDLE / "models"
+    return path / "model.pt" if path.is_dir() else path
+
+
+def settings_of(model: Path) -> list[Path]:
+    """
+    The ``settings.json`` beside weights, as a list of configurations; an empty one where there is none.
+
+    Raises:
+        argparse.ArgumentTypeError: for one that is damaged.
+    """
+    path = model.with_name("settings.json")
+    if not path.is_file():
+        return []
+    try:
+        whole = isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise argparse.ArgumentTypeError(
+            f"{path} is damaged: copy it anew from the run of {model.name}, or move it away and give --pixdim, "
+            "--spatial_size and --intensity yourself"
+        )
+    return [path]
+
+
 def pretrain(args: argparse.Namespace) -> list[list[str]]:
     """Pre-train on a folder of scans, its grid planned from them; without a folder on built-in phantoms."""
     configs = BUNDLE / "configs"
-    further, start = overlays(args, "train", "plan"), ["--pretrained", args.model] if args.model else []
+    further, start = overlays(args, "train", "plan"), ["--pretrained", str(weights(args.model))] if args.model else []
     if args.data:
         if args.subjects is not None:
             raise argparse.ArgumentTypeError("--subjects is of phantoms, --data of scans: leave one of them out")
@@ -84,18 +112,17 @@ def phantoms(args: argparse.Namespace) -> list[list[str]]:
 
 def report(args: argparse.Namespace) -> list[list[str]]:
     """One HTML page about a model, measured on a folder of scans."""
-    settings = Path(args.model).with_name("settings.json")
-    further = [BUNDLE / "configs" / "evaluate.json", *([settings] if settings.is_file() else [])]
+    model = weights(args.model)
+    further = [BUNDLE / "configs" / "evaluate.json", *settings_of(model)]
     command = bundle_run(BUNDLE / "configs" / "train.json", *further, *overlays(args, "train", "evaluate"))
     out = args.out or "runs/report"
-    return [[*command, "--model", args.model, "--dataset_dir", args.data, "--output_dir", out]]
+    return [[*command, "--model", str(model), "--dataset_dir", args.data, "--output_dir", out]]
 
 
 def probe(args: argparse.Namespace) -> list[list[str]]:
     """Will a model help on labelled scans? One HTML page with a verdict."""
-    model = Path(args.model) if args.model else BUNDLE / "models" / "model.pt"
-    settings = model.with_name("settings.json")
-    further = [*([settings] if settings.is_file() else []), BUNDLE / "configs" / "probe.json"]
+    model = weights(args.model)
+    further = [*settings_of(model), BUNDLE / "configs" / "probe.json"]
     command = bundle_run(BUNDLE / "configs" / "train.json", *further, *overlays(args, "train", "probe"))
     return [[*command, "--model", str(model), "--dataset_dir", args.data, "--output_dir", args.out or "runs/probe"]]
 
@@ -104,9 +131,8 @@ def carry(args: argparse.Namespace) -> list[list[str]]:
     """Labels for a folder of scans from one labelled scan, or a few, with a page that says what to correct first."""
     own = ("inference", "propagate", "plan", "carry")
     configs = [BUNDLE / "configs" / f"{name}.json" for name in own]
-    model = Path(args.model) if args.model else BUNDLE / "models" / "model.pt"
-    settings = model.with_name("settings.json")
-    command = bundle_run(*configs, *([settings] if settings.is_file() else []), *overlays(args, *own))
+    model = weights(args.model)
+    command = bundle_run(*configs, *settings_of(model), *overlays(args, *own))
     command += ["--model", str(model), "--atlas", args.atlas, "--atlas_label", args.label]
     return [[*command, "--dataset_dir", args.data, "--output_dir", args.out or "runs/carry"]]
 
@@ -114,7 +140,7 @@ def carry(args: argparse.Namespace) -> list[list[str]]:
 def child(args: argparse.Namespace) -> list[list[str]]:
     """A child bundle for a labelled data set."""
     out = ["--out", args.out] if args.out else []
-    start = ["--start", args.model] if args.model else []
+    start = ["--start", str(weights(args.model))] if args.model else []
     return [[str(TOOLS / "make_child.py"), args.dataset, args.name, *out, *start]]
 
 

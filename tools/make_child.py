@@ -16,7 +16,7 @@ from child.choices import Choices, choose
 from child.documents import data_license, metadata, readme
 from child.modules import write_scripts
 from child.weights import PRETRAINED, backbone_of, write_start
-from command import Parser, command
+from command import Parser, command, make_folder
 from scripts.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -158,6 +158,7 @@ def _make(args: argparse.Namespace) -> None:
     else:
         new = not folder.exists()
         try:
+            make_folder(folder)
             make_child(choices, folder, args.start)
         except InputError:
             if new:  # else the next attempt would find half a bundle

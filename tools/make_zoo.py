@@ -12,7 +12,7 @@ from pathlib import Path
 
 from child.modules import borrows
 from child.weights import PRETRAINED, write_start
-from command import Parser, command
+from command import Parser, command, make_folder
 from make_child import committed
 from scripts.errors import InputError
 from zoo.archive import LARGE, check_zip, read_folder, write_zip
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metadata = check_zip(args.check, args.checksum, args.model_info)
         print(f"{args.check}: {metadata['name']} {metadata['version']} is complete and fits this machine")
         return
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     model_info = {}
     for folder in bundles:
         full, model_info[full], size = release(folder, args.out, args.url)

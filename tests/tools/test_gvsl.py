@@ -61,7 +61,7 @@ def test_a_training_starts_from_a_model(ran: list[list[str]]) -> None:
 
 
 def test_overlays_are_applied_last(ran: list[list[str]], tmp_path: Path) -> None:
-    (tmp_path / "settings.json").touch()
+    (tmp_path / "settings.json").write_text("{}")
     given = ["--data", "d", "--model", str(tmp_path / "model.pt"), "--overlay", "segresnet", "--overlay", "demo"]
     for command in ("report", "probe"):
         assert gvsl.main([command, *given]) == 0
@@ -121,7 +121,7 @@ def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_
     model = tmp_path / "model.pt"
     rest = ["--model", str(model), "--dataset_dir", "d", "--output_dir", "runs/report"]
     assert gvsl.main(["report", "--model", str(model), "--data", "d"]) == 0
-    (tmp_path / "settings.json").touch()
+    (tmp_path / "settings.json").write_text("{}")
     assert gvsl.main(["report", "--model", str(model), "--data", "d"]) == 0
     settings = (tmp_path / "settings.json").as_posix()
     assert ran == [
@@ -131,7 +131,7 @@ def test_a_report_takes_the_settings_beside_the_model(ran: list[list[str]], tmp_
 
 def test_a_probe_takes_the_shipped_weights_or_ones_of_a_run(ran: list[list[str]], tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
-    (tmp_path / "settings.json").touch()
+    (tmp_path / "settings.json").write_text("{}")
     assert gvsl.main(["probe", "--data", "d", "--steps", "9"]) == 0
     assert gvsl.main(["probe", "--data", "d", "--out", "o", "--model", str(model)]) == 0
     shipped = str(gvsl.BUNDLE / "models" / "model.pt")
@@ -145,7 +145,7 @@ def test_a_probe_takes_the_shipped_weights_or_ones_of_a_run(ran: list[list[str]]
 
 def test_labels_are_carried_by_the_bundle_s_weights_or_one_s_own(ran: list[list[str]], tmp_path: Path) -> None:
     """On a planned grid, or on that of the model's training where its settings lie beside it."""
-    (tmp_path / "settings.json").touch()
+    (tmp_path / "settings.json").write_text("{}")
     model, given = tmp_path / "model.pt", ["--atlas", "[a,b]", "--label", "labels", "--data", "d"]
     assert gvsl.main(["carry", *given, "--refine", "20"]) == 0
     assert gvsl.main(["carry", *given, "--model", str(model), "--out", "o"]) == 0
@@ -168,6 +168,29 @@ def test_the_tools(ran: list[list[str]]) -> None:
 
 def test_the_exit_code_is_that_of_the_command(ran: list[list[str]]) -> None:
     assert gvsl.main(["zoo", "fail"]) == 3
+
+
+def test_the_folder_of_a_run_stands_for_its_weights(ran: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    model = str(tmp_path / "model.pt")
+    for command in (["report"], ["probe"], ["carry", "--atlas", "a", "--label", "l"], ["pretrain"]):
+        assert gvsl.main([*command, "--data", "d", "--model", str(tmp_path)]) == 0
+        assert model in ran[-1]
+        assert any("settings.json" in word for word in ran[-1]) == (command != ["pretrain"])
+    assert gvsl.main(["child", "--dataset", "d", "--name", "n", "--model", str(tmp_path)]) == 0
+    assert ran[-1][-2:] == ["--start", model]
+
+
+@pytest.mark.parametrize("content", ["", '{"pixdim": [3,', "[1, 2]"])
+@pytest.mark.parametrize("command", [["report"], ["probe"], ["carry", "--atlas", "a", "--label", "l"]])
+def test_damaged_settings_beside_weights_are_named(
+    ran: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], content: str
+) -> None:
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(SystemExit):
+        gvsl.main([*command, "--data", "d", "--model", str(tmp_path / "model.pt")])
+    assert f"{tmp_path / 'settings.json'} is damaged: copy it anew" in capsys.readouterr().err
+    assert not ran
 
 
 @pytest.mark.parametrize("given", [["report", "--data", "d"], ["no_such_command"], []])

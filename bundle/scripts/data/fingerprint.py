@@ -12,6 +12,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from ..errors import check_orientation
 from ..progress import progress
 from ..transforms.padding import find_padding
 from .cohorts import by_cohort
@@ -37,6 +38,7 @@ class Fingerprint:
     """
 
     def __init__(self, scans: Sequence[Mapping[str, Any]], orientation: str = "RAS", workers: int = 2) -> None:
+        check_orientation(orientation)
         self.scans, self.orientation, self.workers = list(scans), orientation, workers
 
     @cached_property

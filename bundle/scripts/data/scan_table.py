@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ignite.distributed import get_rank
 from nibabel.affines import voxel_sizes
 
 from ..errors import InputError
@@ -33,8 +34,8 @@ def write_scan_table(output_dir: str, scans: Scans | Mapping[str, Scans], earlie
         output_dir: folder of the run.
         scans: dictionaries with paths ``image`` and possibly ``moving``, and possibly ``subject`` and ``kind``; checked
             before. Or these by the part that they are of (train, validation, test).
-        earlier: what becomes of other scans in the table of a run before: "replace"; "keep" their lines, where each
-            scan has results of its own; "refuse" to go on, where the results of all scans stand in one file.
+        earlier: what becomes of other scans in the table of a run before: "replace", and say so; "keep" their lines,
+            where each scan has results of its own; "refuse" to go on, where the results of all stand in one file.
 
     Raises:
         InputError: where results of other scans would be overwritten.
@@ -47,7 +48,12 @@ def write_scan_table(output_dir: str, scans: Scans | Mapping[str, Scans], earlie
                 told = [str(scan.get("subject", "")), part, str(scan.get("kind", ""))]
                 row = rows.setdefault(os.path.abspath(path), [path, *told])
                 row[2] = part if part in row[2] else f"{row[2]}, {part}"  # few subjects are in two
-    before = {} if earlier == "replace" else _earlier_rows(Path(output_dir, FILE))
+    before = _earlier_rows(Path(output_dir, FILE))
+    gone = sorted(before.keys() - rows.keys()) if earlier == "replace" else []
+    if gone and get_rank() == 0:
+        print(f"note: {len(gone)} scans that this run had before are not used any more, as {gone[0]}", flush=True)
+    if earlier == "replace":
+        before = {}
     if earlier == "refuse" and before and before.keys() != rows.keys():
         other = min(before.keys() ^ rows.keys())
         raise InputError(

@@ -83,6 +83,10 @@ def split_cases(
         raise InputError("validation_fraction must be above 0, and with test_fraction below 1")
     if not 0 < label_fraction <= 1:
         raise InputError(f"label_fraction must lie above 0 and not above 1, not {label_fraction}")
+    if fold and not folds:
+        raise InputError(
+            f"fold is {fold} and folds 0, which is one split: pass --folds too, as --folds {max(5, fold + 1)}"
+        )
     if folds == 1 or (folds and fold >= folds):
         raise InputError(f"fold {fold} of {folds} does not exist: folds is 0 or at least 2, fold counts from 0")
     strata: dict[str, set[str]] = {}

@@ -82,7 +82,7 @@ class WriteMatch:
         folder.mkdir(parents=True, exist_ok=True)
         affine, like = grid.double().numpy(), geometry_of(fixed)
         if "warped" in self.outputs:
-            image = plain(moving)
+            image = plain(moving)[:1]
             lowest = image.min()  # where the moving scan has nothing: 0 would be water in a CT
             warped = lowest + resample(image - lowest, moving.affine[0], displacement, grid)[0]
             write_nifti(warped.numpy(), affine, folder / "warped.nii.gz", like)

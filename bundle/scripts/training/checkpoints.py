@@ -73,6 +73,8 @@ class ModelLoader:
 
     def __call__(self, engine: Any = None) -> None:
         """Load; the engine, given by MONAI's habit, is not needed."""
+        if Path(self.path).is_dir():
+            raise InputError(f"{self.path} is a folder: pass the model.pt of a training run, as {self.path}/model.pt")
         if not Path(self.path).is_file():
             raise InputError(f"{self.path} does not exist: pass the model.pt of a training run")
         weights = find_weights(load_file(self.path), self.network.state_dict(), self.path)

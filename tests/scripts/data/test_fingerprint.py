@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scripts.data import Fingerprint, GridPlan, describe_misfit, size_for
+from scripts.errors import InputError
 from support import write_itk
 
 MICE = 0.14
@@ -36,6 +37,8 @@ def test_sizes_are_told_along_the_axes_of_the_orientation(tmp_path):
     assert fingerprint.extents.tolist() == [[120.0, 20.0, 120.0]]
     turned = Fingerprint([{"image": str(tmp_path / "a.nii.gz")}], orientation="SRA")
     assert turned.geometry[0].tolist() == [[20, 30, 10]]
+    with pytest.raises(InputError, match="one letter each of"):
+        Fingerprint([{"image": str(tmp_path / "a.nii.gz")}], orientation="XYZ")
 
 
 def test_other_formats_are_read(tmp_path):

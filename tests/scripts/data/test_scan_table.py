@@ -57,7 +57,7 @@ def test_parts_of_a_split(tmp_path, anatomy):
     assert rows_of(tmp_path) == [("a.nii", "train"), ("b.nii", "train, validation")]
 
 
-def test_scans_of_a_run_before(tmp_path, anatomy):
+def test_scans_of_a_run_before(tmp_path, anatomy, capsys):
     """Results that stand beside each other keep their lines; those of all scans in one file are not overwritten."""
     a, b, c = written(tmp_path, anatomy(0), "abc")
     write_scan_table(str(tmp_path), [a, b], earlier="refuse")
@@ -68,5 +68,7 @@ def test_scans_of_a_run_before(tmp_path, anatomy):
     assert [name for name, _ in rows_of(tmp_path)] == ["b.nii", "a.nii"]
     write_scan_table(str(tmp_path), [b, c], earlier="keep")
     assert [name for name, _ in rows_of(tmp_path)] == ["a.nii", "b.nii", "c.nii"]
+    assert not capsys.readouterr().out
     write_scan_table(str(tmp_path), [c])
     assert [name for name, _ in rows_of(tmp_path)] == ["c.nii"]
+    assert capsys.readouterr().out.startswith("note: 2 scans that this run had before are not used any more, as ")

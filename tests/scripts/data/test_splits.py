@@ -58,6 +58,7 @@ def test_folds_validate_every_subject_once_and_keep_the_test_part():
         ({"label_fraction": 1.5}, "label_fraction must lie above 0"),
         ({"folds": 1}, "fold 0 of 1"),
         ({"folds": 3, "fold": 3}, "fold 3 of 3"),
+        ({"fold": 2}, "fold is 2 and folds 0, which is one split: pass --folds too, as --folds 5"),
         ({"num_labelled": 0}, "num_labelled"),
         ({"num_labelled": 15}, "only 14 subjects"),
         ({"cases": made_up(2)}, "2 subjects are too few"),

@@ -201,3 +201,8 @@ def test_weights_of_former_names_are_read(tmp_path, capsys):
     torch.save(network.state_dict(), tmp_path / "model.pt")
     ModelLoader(network, str(tmp_path / "model.pt"))()
     assert not capsys.readouterr().out
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder: pass the model.pt"):
+        ModelLoader(torch.nn.Linear(1, 1), str(tmp_path))()
