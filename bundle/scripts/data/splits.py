@@ -24,7 +24,10 @@ def _divided(
         order = [sorted(subjects)[i] for i in generator.permutation(len(subjects))]
         held, share = (max(1, round(part * len(order))) if part else 0 for part in (test_fraction, validation_fraction))
         if held + share >= len(order):
-            raise InputError(f"{len(order)} subjects{kind} are too few for training, validation and test parts")
+            raise InputError(
+                f"{len(order)} subjects{kind} are too few for training, validation and test parts: three are needed at "
+                "least, labelled by hand or by make carry"
+            )
         test += order[:held]
         validation += order[held : held + share]
         rest[kind] = order[held:]
