@@ -49,10 +49,12 @@ def write_scan_table(output_dir: str, scans: Scans | Mapping[str, Scans], earlie
                 row = rows.setdefault(os.path.abspath(path), [path, *told])
                 row[2] = part if part in row[2] else f"{row[2]}, {part}"  # few subjects are in two
     before = _earlier_rows(Path(output_dir, FILE))
-    gone = sorted(before.keys() - rows.keys()) if earlier == "replace" else []
-    if gone and get_rank() == 0:
-        print(f"note: {len(gone)} scans that this run had before are not used any more, as {gone[0]}", flush=True)
     if earlier == "replace":
+        gone = sorted(before.keys() - rows.keys())
+        if gone and get_rank() == 0:
+            print(
+                f"note: {len(gone)} scans that this run had before are not among those of now, as {gone[0]}", flush=True
+            )
         before = {}
     if earlier == "refuse" and before and before.keys() != rows.keys():
         other = min(before.keys() ^ rows.keys())

@@ -150,9 +150,8 @@ class MatchingInferer(Inferer):
         if moving is None:
             return network(inputs)
         if len(inputs) > 1:  # what becomes of a pair must not depend on the others of its batch
-            alone = [
-                self(*pair) for pair in zip(inputs.split(1), [network] * len(inputs), moving.split(1), strict=True)
-            ]
+            pairs = zip(inputs.split(1), moving.split(1), strict=True)
+            alone = [self(fixed, network, other) for fixed, other in pairs]
             return {key: torch.cat([found[key] for found in alone]) for key in alone[0]}
         # thousands of small operations, each of which would copy the metadata of a MetaTensor
         fixed, sampled = (convert_to_tensor(image, track_meta=False) for image in (inputs, moving))

@@ -26,7 +26,7 @@ CORRECTED = "corrected"
 
 
 def list_propagation(
-    dataset_dir: str,
+    dataset_dir: Paths,
     atlas: Paths | None,
     atlas_label: Paths | None,
     output_dir: str | None = None,
@@ -43,7 +43,8 @@ def list_propagation(
     ``<output_dir>/corrected`` are atlases too.
 
     Args:
-        dataset_dir: folder of the scans that need labels; atlases in it are left out.
+        dataset_dir: the scans that need labels: a folder, a scan, a pattern or a list of these; atlases among them are
+            left out.
         atlas: labelled scans: a file, a folder, a pattern or a list.
         atlas_label: their label maps, in the same order.
         output_dir: where results go; None only lists.
@@ -97,7 +98,8 @@ def list_propagation(
         show_and_leave([found.usable([path for sources in wanted.values() for path in sources])], wanted)
     if output_dir is not None:
         refuse_overwriting([*scans, *atlases, *labels], [Path(output_dir, f"{name}.nii.gz") for name in names.values()])
-        if same_file(dataset_dir, output_dir):
+        folders = [dataset_dir] if isinstance(dataset_dir, str) else dataset_dir
+        if any(same_file(folder, output_dir) for folder in folders):
             raise InputError(f"{output_dir} is the folder of the scans: pass another --output_dir")
         record_results(output_dir, given)
     return [{**pair, "votes": len(together), "result": names[pair["image"]]} for pair in listed]

@@ -111,14 +111,26 @@ class WriteMatch:
         return {**data, "folder": str(folder)}
 
 
+def only(batch: torch.Tensor) -> torch.Tensor:
+    """
+    What a batch of one holds, without meta data, on the CPU: ``(C, D, H, W)`` of ``(1, C, D, H, W)``.
+
+    Raises:
+        InputError: for a batch of several, of which the others would be lost.
+    """
+    if len(batch) != 1:
+        raise InputError(f"results are written one by one, not {len(batch)} a batch: leave --dataloader#batch_size out")
+    return torch.as_tensor(batch[0]).detach().cpu()
+
+
 def plain(image: torch.Tensor) -> torch.Tensor:
-    """The first image of a batch, without meta data: ``(C, D, H, W)``, float32."""
-    return torch.as_tensor(image[0]).detach().cpu().float()
+    """The image of a batch of one: ``(C, D, H, W)``, float32."""
+    return only(image).float()
 
 
 def label_codes(label: torch.Tensor) -> torch.Tensor:
-    """The first label map of a batch, without meta data: ``(1, D, H, W)``, int64."""
-    return torch.as_tensor(label[0]).detach().cpu().double().round().long()
+    """The label map of a batch of one: ``(1, D, H, W)``, int64."""
+    return only(label).double().round().long()
 
 
 def world_match(data: dict[str, Any], must_overlap: bool = True) -> WorldMatch:
@@ -134,6 +146,7 @@ def world_match(data: dict[str, Any], must_overlap: bool = True) -> WorldMatch:
     """
     pred = {name: torch.as_tensor(value).detach().cpu() for name, value in data["pred"].items() if name != "backward"}
     fixed, moving = (data[key] for key in ("image", "moving"))
+    only(pred["displacement"])
     if must_overlap and not inside_volume(pred["displacement"]).any():
         raise InputError(f"{scan_path(moving)} does not overlap {scan_path(fixed)} after matching")
     fixed_affine, moving_affine = (image.affine[0].cpu() for image in (fixed, moving))

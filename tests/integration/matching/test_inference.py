@@ -115,6 +115,22 @@ def test_where_the_moving_scan_does_not_reach_is_its_lowest_value(phantoms, mode
     assert warped.min() >= lowest - 1e-3
 
 
+@pytest.mark.parametrize("names", [["inference"], ["inference", "features"], ["inference", "propagate"]])
+def test_several_pairs_a_batch_are_refused(phantoms, model, tmp_path, monkeypatch, names):
+    """Else all but the first of each would be lost without a word."""
+    scans = [tmp_path / f"{name}.nii.gz" for name in "abc"]
+    for scan in scans:
+        scan.write_bytes((phantoms / "imagesTr" / "phantom_000.nii.gz").read_bytes())
+    label = str(phantoms / "labelsTr" / "phantom_000.nii.gz")
+    given = {"fixed": str(scans[0]), "moving": [str(scan) for scan in scans[1:]]}
+    if names[-1] != "inference":
+        given = {"dataset_dir": [str(scan) for scan in scans[1:]]}
+    if names[-1] == "propagate":
+        given |= {"atlas": str(scans[0]), "atlas_label": label}
+    given["dataloader#batch_size"] = 2
+    expect_refusal("leave --dataloader#batch_size out", names, model, tmp_path / "out", monkeypatch, **given)
+
+
 def test_scans_that_do_not_meet_are_refused():
     from monai.data import MetaTensor
     from scripts.matching import world_match

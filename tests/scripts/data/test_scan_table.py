@@ -71,4 +71,4 @@ def test_scans_of_a_run_before(tmp_path, anatomy, capsys):
     assert not capsys.readouterr().out
     write_scan_table(str(tmp_path), [c])
     assert [name for name, _ in rows_of(tmp_path)] == ["c.nii"]
-    assert capsys.readouterr().out.startswith("note: 2 scans that this run had before are not used any more, as ")
+    assert capsys.readouterr().out.startswith("note: 2 scans that this run had before are not among those of now, as ")
